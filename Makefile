@@ -1,0 +1,76 @@
+# `make` lists the targets. `make demo` and `make test` set everything up themselves; a second run reuses it.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+# Every value can be given on the command line, e.g. `make demo BACKEND=barrier`.
+PYTHON ?= python3# creates .venv; 3.11 or newer
+DEMO_DIR ?= demo-output# where `make demo` writes
+BACKEND ?= tensorflowonspark# backend of `make demo`: tensorflowonspark, barrier or auto
+PYTEST_ARGS ?=# further arguments of pytest, e.g. 'tests/unit -k config'
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+JARS := build/jars/.collected
+JAR_SOURCES := build.sbt project/build.properties tools/sbt constraints.txt spark_dl/versions.py \
+  $(shell find jars -path '*/src/*' -type f 2>/dev/null)
+
+# The set-up's own Spark and Python, whatever else this machine has on PATH or in its profile.
+export PYSPARK_PYTHON := $(abspath $(BIN)/python)
+unexport SPARK_HOME
+export TZ := UTC
+
+.PHONY: help demo test test-jars lint format jars bench smoke wheel clean
+
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(INSTALLED) $(JARS) ## table → shards → training on 2 executors → predictions, with a report (BACKEND, DEMO_DIR)
+	DEMO_DIR=$(DEMO_DIR) BACKEND=$(BACKEND) $(BIN)/python examples/demo/run.py
+
+test: $(INSTALLED) $(JARS) ## all tests: unit, spark, cluster (PYTEST_ARGS)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-jars: $(INSTALLED) ## the connector's own tests, in the JVM
+	eval "$$($(BIN)/python -m spark_dl.versions)" && PYTHON=$(BIN)/python tools/sbt connector/test
+
+lint: $(INSTALLED) ## ruff, mypy --strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED) ## let ruff format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+jars: $(JARS) ## build the connector's jar and lay it and Delta's into build/jars
+
+bench: $(INSTALLED) $(JARS) ## all benchmarks, ours beside its peers
+	@scripts=(benchmarks/*.py); [ -e "$${scripts[0]}" ] || { echo "there are no benchmarks yet"; exit 0; }; \
+	for script in "$${scripts[@]}"; do $(BIN)/python "$$script"; done
+
+smoke: test-jars ## what `make test` leaves out: the jar's own tests and the demo on the other backend
+	$(MAKE) demo BACKEND=barrier DEMO_DIR=build/smoke-demo
+
+wheel: $(INSTALLED) $(JARS) ## build the wheel, with the connector's jar in it
+	$(BIN)/python -m build --wheel --no-isolation --outdir dist
+
+clean: ## remove what was built; .venv and downloads stay (remove .venv and .sbt-cache by hand)
+	rm -rf build dist demo-output spark_dl/_jars target project/target project/project jars/*/target
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache spark-warehouse
+	find spark_dl tests jobs examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is too old: Python 3.11 or newer is needed, give PYTHON=…" >&2; exit 1; }
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	  -e '.[spark,tensorflow,tfos,tensorboard,demo,dev]'
+	@touch $@
+
+$(JARS): $(JAR_SOURCES) | $(INSTALLED)
+	eval "$$($(BIN)/python -m spark_dl.versions)" && PYTHON=$(BIN)/python tools/sbt collectJars
+	@mkdir -p $(@D) && touch $@

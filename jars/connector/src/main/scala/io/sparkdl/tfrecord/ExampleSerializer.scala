@@ -1,0 +1,81 @@
+package io.sparkdl.tfrecord
+
+import org.apache.spark.sql.catalyst.InternalRow
+
+/**
+ * Turns rows into the bytes of a `tf.train.Example`, features in the order of the columns. Two passes a row:
+ * `measure`, then `put` of the same row. No protobuf object is made.
+ *
+ * @param maxBytes the longest Example that is written; a byte array holds no more
+ */
+private[tfrecord] final class ExampleSerializer(
+    columns: IndexedSeq[FeatureColumn],
+    maxBytes: Int = RecordWriter.MaxRecordBytes) {
+
+  private val encoders = columns.zipWithIndex.map { case (column, i) => ListEncoder(column, i) }.toArray
+  private val prefixes = columns.map(new EntryPrefix(_)).toArray
+  private var featuresSize = 0
+
+  /** Bytes of `row` as an Example. */
+  def measure(row: InternalRow): Int = {
+    var size = 0L
+    var i = 0
+    while (i < encoders.length) {
+      val payloadSize = encoders(i).payloadSize(row)
+      val prefix = prefixes(i)
+      if (payloadSize != prefix.payloadSize) prefix.resize(payloadSize)
+      size += prefix.length + payloadSize
+      i += 1
+    }
+    val exampleSize = Wire.delimitedSize(size)
+    if (exampleSize > maxBytes) throw TFRecordException.recordTooLong(exampleSize, maxBytes)
+    featuresSize = size.toInt
+    exampleSize.toInt
+  }
+
+  /** Writes the row that was measured last. */
+  def put(row: InternalRow, out: Array[Byte], at: Int): Unit = {
+    var position = Wire.putDelimitedHeader(Wire.Delimited1, featuresSize.toLong, out, at)
+    var i = 0
+    while (i < encoders.length) {
+      val prefix = prefixes(i)
+      System.arraycopy(prefix.bytes, 0, out, position, prefix.length)
+      position = encoders(i).putPayload(row, out, position + prefix.length)
+      i += 1
+    }
+  }
+}
+
+/**
+ * What stands before a column's payload: the headers of the map entry, its key, the Feature, the list and, for numbers,
+ * the packed field. It depends on the payload's size only, which seldom changes from row to row, so it is kept.
+ */
+private[tfrecord] final class EntryPrefix(column: FeatureColumn) {
+  private val keyField = Wire.delimitedField(Wire.Delimited1, column.key)
+  private val listTag = Wire.delimitedTag(column.element.list.fieldNumber)
+  private val isPacked = column.element.list != ListKind.BytesList
+
+  val bytes = new Array[Byte](keyField.length + EntryPrefix.MaxHeaderBytes)
+  var length: Int = 0
+  var payloadSize: Long = -1
+
+  def resize(newPayloadSize: Long): Unit = {
+    payloadSize = newPayloadSize
+    val isField = isPacked && payloadSize > 0 // an empty packed list has no field
+    val listSize = if (isField) Wire.delimitedSize(payloadSize) else payloadSize
+    val featureSize = Wire.delimitedSize(listSize)
+    val entrySize = keyField.length + Wire.delimitedSize(featureSize)
+
+    length = Wire.putDelimitedHeader(Wire.Delimited1, entrySize, bytes, 0)
+    System.arraycopy(keyField, 0, bytes, length, keyField.length)
+    length += keyField.length
+    length = Wire.putDelimitedHeader(Wire.Delimited2, featureSize, bytes, length)
+    length = Wire.putDelimitedHeader(listTag, listSize, bytes, length)
+    if (isField) length = Wire.putDelimitedHeader(Wire.Delimited1, payloadSize, bytes, length)
+  }
+}
+
+private[tfrecord] object EntryPrefix {
+  // Four headers, of entry, Feature, list and packed field: a tag and a varint of at most 10 bytes each.
+  private final val MaxHeaderBytes = 4 * 11
+}

@@ -1,0 +1,104 @@
+package io.sparkdl.tfrecord
+
+import java.io.{Closeable, InputStream}
+
+import io.sparkdl.tfrecord.RecordWriter.{FooterBytes, HeaderBytes, LengthBytes, MaxRecordBytes}
+
+/**
+ * The records of a TFRecord file one after the other (frame: see [[RecordWriter]]), through a window of the file that
+ * is reused and grows with its longest record. The length's checksum is checked before the length is believed, and
+ * the window grows only as bytes arrive, so that a wrong length allocates nothing.
+ *
+ * A file that was cut between two records, or lost a whole record, looks sound: the format has no count.
+ *
+ * @param file how errors call the file
+ */
+private[tfrecord] final class RecordReader(in: InputStream, file: String) extends Closeable {
+  private val checksum = new MaskedCrc32c
+  private var window = new Array[Byte](RecordReader.WindowBytes)
+  private var position = 0 // of the next record, in the window
+  private var limit = 0 // of the bytes that the window holds
+  private var dataLength = 0
+  private var recordIndex = -1L
+  private var recordOffset = 0L
+  private var nextOffset = 0L
+
+  /** Holds the data of the current record: `length` bytes from `start`. */
+  def buffer: Array[Byte] = window
+  def start: Int = position - FooterBytes - dataLength
+  def length: Int = dataLength
+
+  /** Moves to the next record and checks it; false at the end of the file. */
+  def next(): Boolean = {
+    recordIndex += 1
+    recordOffset = nextOffset
+    val available = fill(HeaderBytes)
+    if (available == 0) return false
+    if (available < HeaderBytes) throw truncated(HeaderBytes, available)
+    dataLength = checkedLength()
+
+    val size = HeaderBytes + dataLength + FooterBytes
+    if (fill(size) < size) throw truncated(size, limit - position)
+    checkData()
+    position += size
+    nextOffset += size
+    true
+  }
+
+  /** The error of the current record. */
+  def failure(reason: String): TFRecordException =
+    TFRecordException.unreadable(file, recordIndex, recordOffset, reason)
+
+  override def close(): Unit = in.close()
+
+  private def checkedLength(): Int = {
+    checkCrc("length", position, LengthBytes)
+    val length = LittleEndian.getLong(window, position)
+    if (length < 0 || length > MaxRecordBytes) {
+      throw failure(
+        s"its length is ${java.lang.Long.toUnsignedString(length)} bytes, at most $MaxRecordBytes can be read"
+      )
+    }
+    length.toInt
+  }
+
+  private def checkData(): Unit = checkCrc("data", position + HeaderBytes, dataLength)
+
+  private def checkCrc(what: String, from: Int, numBytes: Int): Unit = {
+    val stored = LittleEndian.getInt(window, from + numBytes)
+    val computed = checksum.of(window, from, numBytes)
+    if (stored != computed) {
+      throw failure(f"$what CRC-32C is 0x$computed%08x, the file says 0x$stored%08x: the file is damaged")
+    }
+  }
+
+  private def truncated(size: Int, available: Int): TFRecordException =
+    failure(s"the file ends after $available of at least $size bytes: the file is truncated")
+
+  /** Reads until `numBytes` from `position` are in the window or the file ends; returns how many are there. */
+  private def fill(numBytes: Int): Int = {
+    var ended = false
+    while (limit - position < numBytes && !ended) {
+      if (numBytes > window.length - position) makeRoom(numBytes)
+      val count = in.read(window, limit, window.length - limit)
+      if (count < 0) ended = true else limit += count
+    }
+    limit - position
+  }
+
+  /** Moves what is unread to the front and, where the window is full all the same, at most doubles it. */
+  private def makeRoom(numBytes: Int): Unit = {
+    val unread = limit - position
+    val target =
+      if (unread < window.length) window
+      else new Array[Byte](math.min(numBytes.toLong, 2L * window.length).toInt)
+    System.arraycopy(window, position, target, 0, unread)
+    window = target
+    position = 0
+    limit = unread
+  }
+}
+
+private[tfrecord] object RecordReader {
+  private final val WindowBytes = 1 << 20
+}

@@ -1,0 +1,218 @@
+"""The only place that touches py4j, Spark's JVM and pyspark's private attributes."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from spark_dl.config.environment import extra_jars_folder
+from spark_dl.errors import ConfigError
+from spark_dl.versions import connector_jar_name, installed_spark_line, spark_line
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from spark_dl.versions import SparkLine
+
+__all__ = [
+    "CONNECTOR_CLASS",
+    "DELTA_CATALOG",
+    "DELTA_EXTENSION",
+    "brief_cause",
+    "connector_jar",
+    "delta_jars",
+    "ensure_connector",
+    "has_class",
+    "is_connect",
+    "require_delta",
+    "running_tasks",
+    "spark_errors",
+    "task_slots",
+]
+
+logger = logging.getLogger(__name__)
+
+CONNECTOR_CLASS: Final = "io.sparkdl.tfrecord.TFRecordSource"
+DELTA_CATALOG: Final = "org.apache.spark.sql.delta.catalog.DeltaCatalog"
+DELTA_EXTENSION: Final = "io.delta.sql.DeltaSparkSessionExtension"
+
+_PACKAGE: Final = os.path.dirname(os.path.abspath(__file__))
+
+
+def _jar_folders() -> list[str]:
+    """Folders that may hold jars: the user's, the wheel's, and the build folder of a checkout."""
+    own = extra_jars_folder()
+    return [
+        *([own] if own else []),
+        os.path.join(_PACKAGE, "_jars"),
+        os.path.join(os.path.dirname(_PACKAGE), "build", "jars"),
+    ]
+
+
+def connector_jar(line: SparkLine | None = None) -> str:
+    """Return the path of the TFRecord connector's jar.
+
+    Args:
+        line: the Spark that it is for; by default the pyspark that is installed here.
+
+    Raises:
+        ConfigError: this installation has none; the message says how to get it.
+    """
+    name = connector_jar_name((line or installed_spark_line()).scala)
+    for folder in _jar_folders():
+        path = os.path.join(folder, name)
+        if os.path.isfile(path):
+            return path
+    msg = (
+        f"{name} was not found in {', '.join(_jar_folders())}: the wheel of spark-dl carries it, "
+        "in a checkout run `make jars`; or put it into a folder and set SPARK_DL_JARS_DIR"
+    )
+    raise ConfigError(msg)
+
+
+def delta_jars(line: SparkLine | None = None) -> tuple[str, ...]:
+    """Return the paths of Delta's jars that the set-up laid out; empty when they are not all there.
+
+    Args:
+        line: the Spark that they are for; by default the pyspark that is installed here.
+    """
+    line = line or installed_spark_line()
+    for folder in _jar_folders():
+        found = [
+            glob.glob(os.path.join(glob.escape(folder), f"{artifact}-{line.delta_version}.jar"))
+            for artifact in (line.delta_artifact, "delta-storage")
+        ]
+        if all(found):
+            return tuple(path for paths in found for path in paths)
+    return ()
+
+
+def is_connect(spark: SparkSession) -> bool:
+    """Whether a session is a client of Spark Connect, which has no JVM of its own."""
+    return type(spark).__module__.startswith("pyspark.sql.connect.")
+
+
+def has_class(spark: SparkSession, name: str) -> bool:
+    """Whether this thread of a classic session can load a JVM class."""
+    from py4j.protocol import Py4JJavaError
+
+    jvm: Any = spark._jvm  # noqa: SLF001 (this module's job)
+    try:
+        # the thread's own loader: ADD JAR changes that one, which is why each thread needs its own
+        jvm.java.lang.Thread.currentThread().getContextClassLoader().loadClass(name)
+    except Py4JJavaError:
+        return False
+    return True
+
+
+def ensure_connector(spark: SparkSession) -> None:
+    """Make ``format("tfrecord")`` usable in this thread; nothing happens where it is already.
+
+    Raises:
+        ConfigError: the session lacks the connector and cannot be given it.
+    """
+    if is_connect(spark):
+        # A Connect server loads data sources from its own classpath; whether it has ours shows at
+        # first use.
+        logger.debug("Spark Connect: the server must have been started with the connector's jar")
+        return
+    if has_class(spark, CONNECTOR_CLASS):
+        return
+    jar = connector_jar(spark_line(spark.version))
+    logger.info("the session lacks the TFRecord connector: ADD JAR %s", jar)
+    spark.sql(f"ADD JAR '{jar}'")
+    if not has_class(spark, CONNECTOR_CLASS):
+        msg = (
+            f"ADD JAR {jar} did not make the TFRecord connector visible to this session: "
+            f"start the session with spark.jars={jar}"
+        )
+        raise ConfigError(msg)
+
+
+def require_delta(spark: SparkSession) -> None:
+    """Check that a session has Delta, which cannot be added to a running one.
+
+    Raises:
+        ConfigError: it cannot; the message holds the settings to start it with.
+    """
+    if _conf(spark, "spark.databricks.clusterUsageTags.clusterId") is not None:
+        return  # Databricks builds Delta in, without these settings
+    lacking = []
+    if DELTA_EXTENSION not in (_conf(spark, "spark.sql.extensions") or ""):
+        lacking.append(f"spark.sql.extensions={DELTA_EXTENSION}")
+    if _conf(spark, "spark.sql.catalog.spark_catalog") != DELTA_CATALOG:
+        lacking.append(f"spark.sql.catalog.spark_catalog={DELTA_CATALOG}")
+    if not is_connect(spark) and not has_class(spark, DELTA_EXTENSION):
+        coordinates = ",".join(spark_line(spark.version).delta_coordinates)
+        lacking.append(f"spark.jars.packages={coordinates}")
+    if lacking:
+        msg = (
+            "this Spark session has no Delta, which cannot be added while it runs: start it with "
+            + " and ".join(lacking)
+        )
+        raise ConfigError(msg)
+
+
+def spark_errors() -> tuple[type[Exception], ...]:
+    """Return what to catch for "Spark refused or failed", on classic Spark and on Connect."""
+    from pyspark.errors import PySparkException
+
+    try:
+        from py4j.protocol import Py4JJavaError
+    except ImportError:  # a Connect-only client comes without py4j
+        return (PySparkException,)
+    return (PySparkException, Py4JJavaError)
+
+
+def brief_cause(error: BaseException) -> str:
+    """Return the innermost message of a Spark error, without plans and stack traces.
+
+    Args:
+        error: one of `spark_errors`.
+    """
+    java: Any = getattr(error, "java_exception", None) or getattr(error, "_origin", None)
+    if java is None:
+        return _first_lines(str(error))
+    # 20: a chain of causes that is longer, or circular, has told enough
+    for _ in range(20):
+        cause = java.getCause()
+        if cause is None:
+            break
+        java = cause
+    # an AnalysisException's full message ends with the query's plan
+    analysis = java.getClass().getSimpleName().endswith("AnalysisException")
+    message = java.getSimpleMessage() if analysis else java.getMessage()
+    return _first_lines(str(message)) if message else str(java.toString())
+
+
+def _first_lines(message: str) -> str:
+    """Return a message up to its first blank line, stack frame or query plan."""
+    kept: list[str] = []
+    for line in message.strip().splitlines():
+        if not line.strip() or line.startswith(("\tat ", "'", "+-", "==")):
+            break
+        kept.append(line.strip())
+    return " ".join(kept) or message.strip()
+
+
+def _conf(spark: SparkSession, key: str) -> str | None:
+    value: str | None = spark.conf.get(key, None)
+    return value
+
+
+def task_slots(spark: SparkSession) -> int:
+    """Return how many tasks the executors that are there can run at once.
+
+    It is the figure that Spark itself holds a barrier stage against.
+    """
+    context: Any = spark.sparkContext._jsc.sc()  # noqa: SLF001 (this module's job)
+    profile = context.resourceProfileManager().defaultResourceProfile()
+    return int(context.maxNumConcurrentTasks(profile))
+
+
+def running_tasks(spark: SparkSession) -> int:
+    """Return how many tasks are running now, of all jobs of the session's SparkContext."""
+    context: Any = spark.sparkContext._jsc.sc()  # noqa: SLF001 (this module's job)
+    return sum(int(info.numRunningTasks()) for info in context.statusTracker().getExecutorInfos())

@@ -1,0 +1,243 @@
+"""The agent: what runs inside a Spark task. It forms the cluster, starts the child and watches it.
+
+The child may crash, hang or be killed for its memory; the agent lives to say why. An agent never raises to Spark, which
+would resubmit the stage: it reports to the driver over the control channel and ends well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from spark_dl.cluster.codec import Channel, ChannelClosedError, ChannelRefusedError, Message, connect
+from spark_dl.cluster.process import ChildEvent, ChildProcess
+from spark_dl.errors import ClusterError, RankFailure
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from spark_dl.cluster.plan import LaunchPlan
+    from spark_dl.cluster.spec import ClusterSpec
+
+__all__ = ["Agent", "TaskFacts"]
+
+logger = logging.getLogger(__name__)
+
+#: Log lines are sent in bundles, at most one each so many seconds.
+_LOG_INTERVAL_S: Final = 0.5
+_LOG_BUNDLE_LINES: Final = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskFacts:
+    """What Spark says of a task.
+
+    Attributes:
+        rank: its partition, which is its rank.
+        cores: CPU cores that Spark gave it.
+        gpus: addresses of the GPUs that Spark gave it.
+    """
+
+    rank: int
+    cores: int = 1
+    gpus: tuple[str, ...] = ()
+
+
+class Agent:
+    """One rank's agent; a context manager that leaves no process behind.
+
+    Args:
+        plan: what the driver sent.
+        task: what Spark says of this task.
+    """
+
+    def __init__(self, plan: LaunchPlan, task: TaskFacts) -> None:
+        """Connect to the driver and start the child, which preloads its modules from now on."""
+        self._plan = plan
+        self.task = task
+        self.host = socket.gethostname()
+        self._events: queue.SimpleQueue[ChildEvent | Message] = queue.SimpleQueue()
+        self._logs: list[str] = []
+        self._logs_sent = 0.0
+        self._error: dict[str, Any] | None = None
+        self._has_result = False
+        self.stopping = threading.Event()
+        self._channel: Channel = connect(plan.control, plan.secret, timeout_s=plan.timeouts.start_s)
+        self._channel.send({"kind": "hello", "rank": task.rank, "host": self.host, "pid": os.getpid()})
+        threading.Thread(target=self._listen, daemon=True).start()
+        self._beating = threading.Event()
+        threading.Thread(target=self._beat, daemon=True).start()
+        self.child = ChildProcess(environ=self._environ(), preload=plan.preload, deliver=self._events.put)
+
+    def _environ(self) -> dict[str, str]:
+        folders = [*sys.path, *(folder for folder in self._plan.search_path if folder not in sys.path)]
+        return {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, folders)),
+            "PYTHONFAULTHANDLER": "1",
+            "TF_GRPC_REUSE_PORT": "true",  # the port is held until the child has bound it, see PortHolder
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            "OMP_NUM_THREADS": str(self.task.cores),
+            "CUDA_VISIBLE_DEVICES": ",".join(self.task.gpus),
+            **self._plan.environ,
+        }
+
+    def _listen(self) -> None:
+        try:
+            while True:
+                self._handle(self._channel.receive()[0])
+        except (ChannelClosedError, ChannelRefusedError):
+            self._handle({"kind": "stop", "reason": "the driver is gone"})
+
+    def _handle(self, message: Message) -> None:
+        if message.get("kind") == "stop":
+            self.stopping.set()
+        self._events.put(message)
+
+    def _beat(self) -> None:
+        while not self._beating.wait(self._plan.timeouts.heartbeat_s):
+            self._send({"kind": "heartbeat"})
+
+    def _send(self, message: Message) -> None:
+        # the driver's end is noticed by _listen; there is nobody left to tell
+        with contextlib.suppress(ChannelClosedError):
+            self._channel.send(message)
+
+    def run(self, spec: ClusterSpec, tf_config: str | None = None) -> None:
+        """Give the child its job and watch it until it has ended; the outcome goes to the driver.
+
+        Args:
+            spec: the cluster that was formed.
+            tf_config: TF_CONFIG where the backend has its own; by default it follows from `spec`.
+        """
+        rank = self.task.rank
+        context = {
+            "rank": rank,
+            "world_size": spec.world_size,
+            "local_rank": spec.local_rank(rank),
+            "attempt": self._plan.attempt,
+            "cores": self.task.cores,
+            "backend": self._plan.backend,
+        }
+        environ = {"TF_CONFIG": tf_config or spec.tf_config(rank)}
+        self.child.start_job({"context": context, "environ": environ}, self._plan.job)
+        while True:
+            item = self._next()
+            if isinstance(item, dict):
+                self._obey(item)
+            elif item.kind == "event":
+                self._relay(item.event)
+            elif item.kind == "log":
+                self._logs.append(item.line)
+                self._flush_logs(full=len(self._logs) >= _LOG_BUNDLE_LINES)
+            elif item.kind == "exit":
+                self._finish(item.code)
+                return
+
+    def _next(self) -> ChildEvent | Message:
+        while True:
+            try:
+                return self._events.get(timeout=_LOG_INTERVAL_S)
+            except queue.Empty:
+                self._flush_logs(full=True)
+
+    def _obey(self, message: Message) -> None:
+        match message.get("kind"):
+            case "stop":
+                self.child.kill()
+            case "release":
+                self.child.release()
+            case other:
+                logger.warning("agent of rank %d: unknown message %r", self.task.rank, other)
+
+    def _relay(self, event: Message) -> None:
+        match event.get("kind"):
+            case "error":
+                self._error = event
+            case "result":
+                self._has_result = True
+                self._send({"kind": "done", "result": event["result"]})
+            case _:
+                self._send({"kind": "event", "event": event})
+
+    def _flush_logs(self, *, full: bool) -> None:
+        if self._logs and (full or time.monotonic() - self._logs_sent >= _LOG_INTERVAL_S):
+            self._send({"kind": "log", "lines": self._logs[:_LOG_BUNDLE_LINES]})
+            self._logs = self._logs[_LOG_BUNDLE_LINES:]
+            self._logs_sent = time.monotonic()
+
+    def _finish(self, code: int) -> None:
+        self._flush_logs(full=True)
+        if self.stopping.is_set() or (code == 0 and self._has_result):
+            self._send({"kind": "stopped"})
+            return
+        self.report_failure(self._failure(code), is_consequence=bool(self._error and self._error["peer"]))
+
+    def _failure(self, code: int) -> RankFailure:
+        tail = tuple(self.child.tail)
+        rank = self.task.rank
+        if self._error is not None:
+            return RankFailure(
+                rank=rank,
+                host=self.host,
+                error=self._error["error"],
+                message=self._error["message"],
+                traceback=self._error["traceback"],
+                log_tail=tail,
+            )
+        message = "the worker process ended without a result"
+        if code == -signal.SIGKILL:
+            message += (
+                "; the system may have killed it for its memory: TensorFlow's memory counts against "
+                "spark.executor.memoryOverhead"
+            )
+        return RankFailure(
+            rank=rank,
+            host=self.host,
+            error=ChildProcess.describe_exit(code),
+            message=message,
+            log_tail=tail,
+            retryable=code < 0,
+        )
+
+    def report_failure(self, failure: RankFailure, *, is_consequence: bool = False) -> None:
+        """Tell the driver that this rank failed."""
+        self._send({"kind": "failed", "failure": asdict(failure), "is_consequence": is_consequence})
+
+    def close(self) -> None:
+        """End the child and the connection."""
+        self._beating.set()
+        self.child.close()
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        """Return the agent."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Report what went wrong in the agent itself, if anything did, and leave nothing behind."""
+        if error is not None and not self.stopping.is_set():
+            self.report_failure(
+                RankFailure(
+                    rank=self.task.rank,
+                    host=self.host,
+                    error=type(error).__name__,
+                    message=str(error),
+                    traceback="" if isinstance(error, ClusterError) else "".join(traceback.format_exception(error)),
+                    log_tail=tuple(self.child.tail),
+                    retryable=isinstance(error, ClusterError) and error.retryable,
+                )
+            )
+        self.close()

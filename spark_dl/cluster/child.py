@@ -1,0 +1,162 @@
+"""The child process of an agent: a fresh interpreter that runs one function and cannot outlive its agent.
+
+Started as ``python -m spark_dl.cluster.child JOB_FD EVENT_FD AGENT_PID [PRELOAD,…]``. It imports the modules to preload
+while the cluster is still forming, then reads one job (a JSON header and a cloudpickle blob) from its own agent. Events go back as JSON
+lines: ``started``, whatever the function reports, and at last ``result`` or ``error``.
+
+TensorFlow's collectives can be configured once per process, and Spark reuses its Python workers: that is why the
+function never runs in the Spark task itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import importlib
+import json
+import os
+import signal
+import struct
+import sys
+import threading
+import traceback
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["RELEASE", "ChildContext", "die_with_parent", "main"]
+
+#: Sent by the agent once all ranks are done: a rank that left early would break the others' last collective.
+RELEASE: Final = b"R"
+_LENGTHS: Final = struct.Struct(">QQ")
+_PR_SET_PDEATHSIG: Final = 1
+
+#: Errors with which TensorFlow reports that a *peer* is gone: a consequence, seldom the cause.
+_PEER_ERRORS: Final = frozenset({"UnavailableError", "AbortedError", "CancelledError", "DeadlineExceededError"})
+
+
+@dataclass(frozen=True)
+class ChildContext:
+    """What a function that runs on the cluster knows of its place in it.
+
+    Attributes:
+        rank: this process's rank, 0 is the chief.
+        world_size: number of ranks.
+        local_rank: number of lower ranks on the same host.
+        attempt: 1 for the first try of a run.
+        cores: CPU cores of the Spark task.
+        backend: name of the backend that formed the cluster.
+    """
+
+    rank: int
+    world_size: int
+    local_rank: int = 0
+    attempt: int = 1
+    cores: int = 1
+    backend: str = ""
+    report: Callable[[dict[str, Any]], None] = field(default=lambda event: None, compare=False, repr=False)
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this is rank 0."""
+        return self.rank == 0
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Have the kernel kill this process when its parent dies; ends it at once if the parent is gone already."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
+class _Events:
+    """Writes events to the agent; thread-safe."""
+
+    def __init__(self, fd: int) -> None:
+        self._file = os.fdopen(fd, "wb", buffering=0)
+        self._lock = threading.Lock()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        line = json.dumps(event, default=float).encode() + b"\n"
+        with self._lock:
+            self._file.write(line)
+
+
+def _read_exactly(fd: int, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        chunk = os.read(fd, size - len(data))
+        if not chunk:
+            os._exit(1)  # the agent is gone
+        data += chunk
+    return bytes(data)
+
+
+def _watch_agent(fd: int, released: threading.Event) -> None:
+    """End the process when the agent's end of the pipe closes."""
+    while True:
+        byte = os.read(fd, 1)
+        if not byte:
+            os._exit(1)
+        if byte == RELEASE:
+            released.set()
+
+
+def _describe(error: BaseException) -> dict[str, Any]:
+    kind = type(error)
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename == __file__:
+        trace = trace.tb_next  # the user's frames are what helps
+    is_peer = kind.__name__ in _PEER_ERRORS and kind.__module__.startswith("tensorflow.")
+    return {
+        "kind": "error",
+        "error": kind.__name__,
+        "message": str(error),
+        "traceback": "".join(traceback.format_exception(kind, error, trace)),
+        "peer": is_peer,
+    }
+
+
+def _run(job_fd: int, report: _Events) -> None:
+    import cloudpickle  # noqa: PLC0415 - after the preload, which takes seconds and overlaps the rendezvous
+
+    header_size, job_size = _LENGTHS.unpack(_read_exactly(job_fd, _LENGTHS.size))
+    place = json.loads(_read_exactly(job_fd, header_size))
+    job = _read_exactly(job_fd, job_size)
+    released = threading.Event()
+    threading.Thread(target=_watch_agent, args=(job_fd, released), daemon=True).start()
+    os.environ.update(place["environ"])
+    function, value = cloudpickle.loads(job)
+    report({"kind": "started", "pid": os.getpid()})
+    result = function(value, ChildContext(**place["context"], report=report))
+    report({"kind": "result", "result": result})
+    released.wait()
+
+
+def main(argv: list[str]) -> None:
+    """Run one job and leave without waiting for anything that the function left behind."""
+    job_fd, event_fd, agent_pid = (int(text) for text in argv[:3])
+    die_with_parent(agent_pid)
+    faulthandler.enable()
+    report = _Events(event_fd)
+    code = 0
+    try:
+        for module in filter(None, argv[3].split(",")):
+            # a missing module is reported by the function that needs it, with its own message
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module)
+        _run(job_fd, report)
+    except BaseException as error:  # noqa: BLE001 - whatever ended the function is what the agent must report
+        report(_describe(error))
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

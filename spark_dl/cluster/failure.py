@@ -1,0 +1,73 @@
+"""What to do about the state of the ranks: pure decisions, statuses in, decision out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from spark_dl.cluster.status import RankPhase, WorkerStatus
+from spark_dl.errors import RankFailure, TrainingFailedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["CAUSE_PATIENCE_S", "Decision", "Verdict", "decide"]
+
+#: How long to wait for a cause when all that is known are consequences: a rank that says its peer is gone, or
+#: a lost connection, may be faster than the rank that failed.
+CAUSE_PATIENCE_S: Final = 2.0
+
+
+class Verdict(StrEnum):
+    """What to do next.
+
+    - WAIT: nothing is wrong, or the cause of what is wrong is not known yet.
+    - RELEASE: every rank is done.
+    - RAISE: end the run with an error.
+    """
+
+    WAIT = "wait"
+    RELEASE = "release"
+    RAISE = "raise"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A verdict and, for RAISE, the error."""
+
+    verdict: Verdict
+    error: TrainingFailedError | None = None
+
+
+def decide(statuses: Sequence[WorkerStatus], *, trouble_s: float) -> Decision:
+    """Decide what to do.
+
+    Args:
+        statuses: of all ranks.
+        trouble_s: seconds since the first sign of trouble; 0 when there is none.
+    """
+    phases = {status.phase for status in statuses}
+    if phases == {RankPhase.DONE}:
+        return Decision(verdict=Verdict.RELEASE)
+    causes = [s.failure for s in statuses if s.failure is not None and not s.is_consequence]
+    if causes:
+        return Decision(verdict=Verdict.RAISE, error=TrainingFailedError.from_failures(causes))
+    if not phases & {RankPhase.FAILED, RankPhase.LOST} or trouble_s < CAUSE_PATIENCE_S:
+        return Decision(verdict=Verdict.WAIT)
+    lost = [_lost(status) for status in statuses if status.phase is RankPhase.LOST]
+    consequences = [s.failure for s in statuses if s.failure is not None]
+    return Decision(verdict=Verdict.RAISE, error=TrainingFailedError.from_failures(lost or consequences))
+
+
+def _lost(status: WorkerStatus) -> RankFailure:
+    return RankFailure(
+        rank=status.rank,
+        host=status.host or "an unknown host",
+        error="WorkerLost",
+        message=(
+            "the executor or its connection is gone; look for the executor's end in the Spark UI "
+            "(a container killed for its memory needs more spark.executor.memoryOverhead)"
+        ),
+        retryable=True,
+    )

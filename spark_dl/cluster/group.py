@@ -1,0 +1,232 @@
+"""The ranks of one launch as the driver sees them: a barrier stage in a thread of its own, and the control channel."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import os
+import queue
+import sys
+import sysconfig
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from spark_dl.cluster.agent import TaskFacts
+from spark_dl.cluster.codec import new_secret
+from spark_dl.cluster.control import ControlServer, Envelope
+from spark_dl.cluster.plan import LaunchPlan
+from spark_dl.cluster.shipping import pickle_by_value
+from spark_dl.cluster.status import RankPhase, WorkerStatus
+from spark_dl.errors import CancelledError, ClusterError, RankFailure, TimeoutExpiredError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import pyarrow as pa
+    from pyspark import BarrierTaskContext
+    from pyspark.sql import SparkSession
+
+    from spark_dl.cluster.plan import LaunchRequest
+
+    FormCluster = Callable[[LaunchPlan, TaskFacts, BarrierTaskContext], None]
+
+__all__ = ["BarrierWorkerGroup", "driver_search_path"]
+
+logger = logging.getLogger(__name__)
+
+_CANCELLED_BY_USER = ("SPARK_JOB_CANCELLED", "cancelled part of cancelled job group", "was cancelled")
+_NOT_A_RANK = -1
+
+
+def driver_search_path() -> tuple[str, ...]:
+    """Return the driver's own module folders: those of scripts and projects, not of installed packages."""
+    installed = {os.path.realpath(path) for path in sysconfig.get_paths().values()}
+    own = [os.path.abspath(folder) for folder in sys.path if "site-packages" not in folder]
+    return tuple(folder for folder in own if os.path.isdir(folder) and os.path.realpath(folder) not in installed)
+
+
+def _task_facts(context: BarrierTaskContext) -> TaskFacts:
+    resources = context.resources()
+    gpus = tuple(resources["gpu"].addresses) if "gpu" in resources else ()
+    return TaskFacts(rank=context.partitionId(), cores=context.cpus(), gpus=gpus)
+
+
+def _run_task(plan: LaunchPlan, form: FormCluster, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Body of a task: never raises, because Spark would resubmit the whole stage."""
+    import pyarrow as pa  # noqa: PLC0415 - executor side
+    from pyspark import BarrierTaskContext  # noqa: PLC0415
+
+    for _ in batches:
+        pass  # the single row that makes the partition
+    context = BarrierTaskContext.get()
+    task = _task_facts(context)
+    outcome: dict[str, Any] = {"rank": task.rank, "error": None}
+    try:
+        form(plan, task, context)
+    except Exception as error:  # noqa: BLE001 - it travels as a row and is raised by the driver
+        outcome["error"] = f"{type(error).__name__}: {error}"
+    yield pa.RecordBatch.from_pydict({"outcome": [json.dumps(outcome)]})
+
+
+class BarrierWorkerGroup:
+    """A barrier stage whose tasks are agents.
+
+    Args:
+        spark: a classic session.
+        backend: name of the backend.
+        form: how a task joins the cluster and runs its agent; a module-level function.
+        request: what to run.
+    """
+
+    def __init__(self, spark: SparkSession, backend: str, form: FormCluster, request: LaunchRequest) -> None:
+        """Open the control channel and submit the stage."""
+        self._spark = spark
+        self._request = request
+        self._group = f"spark_dl-{request.name}-{uuid.uuid4().hex[:8]}"
+        conf = spark.sparkContext.getConf()
+        host = conf.get("spark.driver.host") or "127.0.0.1"
+        secret = new_secret()
+        job = pickle_by_value((request.function, request.value))
+        self._server = ControlServer(
+            bind=conf.get("spark.driver.bindAddress") or host,
+            host=host,
+            secret=secret,
+            world_size=request.num_workers,
+        )
+        plan = LaunchPlan(
+            job=job,
+            world_size=request.num_workers,
+            control=self._server.address,
+            secret=secret,
+            backend=backend,
+            search_path=driver_search_path(),
+            preload=request.preload,
+            environ=dict(request.environ),
+            timeouts=request.timeouts,
+            name=request.name,
+        )
+        self._statuses = [WorkerStatus(rank=rank, heard=time.monotonic()) for rank in range(request.num_workers)]
+        self._outcomes: list[dict[str, Any]] | None = None
+        self._job_error: BaseException | None = None
+        self._thread = self._submit(functools.partial(_run_task, plan, form), backend)
+
+    def _submit(self, task: Callable[..., Iterator[pa.RecordBatch]], backend: str) -> Any:  # noqa: ANN401 - pyspark's own thread class is untyped
+        from pyspark import InheritableThread  # noqa: PLC0415 - keeps local properties apart, thread by thread
+
+        spark, size = self._spark, self._request.num_workers
+
+        def submit() -> None:
+            try:
+                description = f"spark_dl: {self._request.name}, {size} workers, {backend}"
+                spark.sparkContext.setJobGroup(self._group, description)
+                ranks = spark.range(0, size, 1, size)
+                rows = ranks.mapInArrow(task, "outcome string", barrier=True).collect()
+                self._outcomes = [json.loads(row.outcome) for row in rows]
+            except BaseException as error:  # noqa: BLE001 - handed to the thread that polls
+                self._job_error = error
+            self._server.inbox.put(Envelope(rank=_NOT_A_RANK, message={"kind": "job-ended"}))
+
+        thread = InheritableThread(target=submit, name=self._group, daemon=True)
+        thread.start()
+        return thread
+
+    def poll(self, timeout_s: float) -> list[WorkerStatus]:
+        """Wait up to `timeout_s` for news and return the status of every rank.
+
+        Raises:
+            CancelledError: somebody cancelled the Spark job.
+            ClusterError: the Spark job ended before the ranks did.
+        """
+        with contextlib.suppress(queue.Empty):
+            self._take(self._server.inbox.get(timeout=timeout_s))
+        self._drain()
+        silence = self._request.timeouts.lost_s
+        for status in self._statuses:
+            is_live = status.phase in (RankPhase.CONNECTED, RankPhase.RUNNING, RankPhase.DONE)
+            if is_live and time.monotonic() - status.heard > silence:
+                logger.warning("rank %d on %s has been silent for %g s", status.rank, status.host, silence)
+                status.phase = RankPhase.LOST
+        if not self._thread.is_alive():
+            self._check_job()
+        return self._statuses
+
+    def _drain(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._take(self._server.inbox.get_nowait())
+
+    def _take(self, envelope: Envelope) -> None:
+        if envelope.rank == _NOT_A_RANK:
+            self._thread.join()
+            return
+        status = self._statuses[envelope.rank]
+        status.heard = time.monotonic()
+        message = envelope.message
+        match message.get("kind"):
+            case "hello":
+                status.phase, status.host = RankPhase.CONNECTED, str(message["host"])
+            case "event":
+                if message["event"].get("kind") == "started":
+                    status.phase = RankPhase.RUNNING
+                self._request.on_event(status.rank, message["event"])
+            case "log":
+                for line in message["lines"]:
+                    self._request.on_log(status.rank, status.host, str(line))
+            case "done":
+                status.phase, status.result = RankPhase.DONE, message["result"] or {}
+            case "failed":
+                status.phase = RankPhase.FAILED
+                failure = message["failure"]
+                status.failure = RankFailure(**{**failure, "log_tail": tuple(failure["log_tail"])})
+                status.is_consequence = bool(message["is_consequence"])
+            case "gone" if status.phase in (RankPhase.CONNECTED, RankPhase.RUNNING):
+                status.phase = RankPhase.LOST
+
+    def _check_job(self) -> None:
+        if any(status.phase is RankPhase.FAILED for status in self._statuses):
+            return  # the ranks say it better
+        if self._job_error is not None:
+            text = str(self._job_error)
+            if any(mark in text for mark in _CANCELLED_BY_USER):
+                msg = f"{self._request.name}: the Spark job was cancelled"
+                raise CancelledError(msg) from self._job_error
+            msg = f"{self._request.name}: the Spark job of the workers failed: {text.splitlines()[0]}"
+            raise ClusterError(msg) from self._job_error
+        errors = [f"rank {o['rank']}: {o['error']}" for o in self._outcomes or () if o["error"]]
+        if errors:
+            raise ClusterError("; ".join(errors))
+        if any(status.phase is not RankPhase.DONE for status in self._statuses):
+            msg = f"{self._request.name}: the Spark job ended before its workers did"
+            raise ClusterError(msg)
+
+    def release(self) -> None:
+        """Let the children go, once every rank is done."""
+        self._server.broadcast({"kind": "release"})
+
+    def cancel(self, reason: str) -> None:
+        """Stop every rank: a message first, then the Spark job."""
+        logger.info("%s: stopping the workers: %s", self._request.name, reason)
+        self._server.broadcast({"kind": "stop", "reason": reason})
+        self._thread.join(timeout=self._request.timeouts.heartbeat_s)
+        if self._thread.is_alive():
+            # agents that do not listen (still in the rendezvous, or frozen) end with their job
+            self._spark.sparkContext.cancelJobGroup(self._group)
+
+    def close(self) -> None:
+        """Wait for the tasks' end and close the control channel.
+
+        Raises:
+            TimeoutExpiredError: the tasks did not end in time.
+        """
+        timeout_s = self._request.timeouts.stop_s
+        self._thread.join(timeout=timeout_s)
+        if self._thread.is_alive():
+            self._spark.sparkContext.cancelJobGroup(self._group)
+            self._thread.join(timeout=timeout_s)
+        self._drain()  # the last log lines
+        self._server.close()
+        if self._thread.is_alive():
+            raise TimeoutExpiredError.waiting_for("the workers' Spark job to end", 2 * timeout_s, "cluster.stop_timeout_s")

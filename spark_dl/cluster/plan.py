@@ -1,0 +1,86 @@
+"""What travels from the driver to every task: plain frozen values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["LaunchPlan", "LaunchRequest", "Timeouts"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeouts:
+    """Deadlines of a cluster, in seconds; `ClusterConfig` has their defaults and reasons.
+
+    Attributes:
+        start_s: from the launch until every agent has connected and the cluster is formed.
+        stop_s: from the stop request until every task has ended.
+        heartbeat_s: between two signs of life of an agent.
+        lost_s: silence after which an agent counts as lost.
+    """
+
+    start_s: float = 120.0
+    stop_s: float = 30.0
+    heartbeat_s: float = 2.0
+    lost_s: float = 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchRequest:
+    """What a caller asks a backend to run.
+
+    Attributes:
+        function: runs on every rank in a child process, ``function(value, context) -> JSON-able dict``.
+        value: a picklable value.
+        num_workers: number of ranks.
+        name: shown in the Spark UI and in logs.
+        preload: modules that children import while the cluster forms.
+        environ: environment variables for the children.
+        timeouts: deadlines.
+        on_event: called on the driver with ``(rank, event)`` for what ranks report.
+        on_log: called on the driver with ``(rank, host, line)`` for what children print.
+    """
+
+    function: Callable[[Any, Any], dict[str, Any]]
+    value: object
+    num_workers: int
+    name: str
+    preload: tuple[str, ...] = ()
+    environ: Mapping[str, str] = field(default_factory=dict)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    on_event: Callable[[int, dict[str, Any]], None] = lambda rank, event: None
+    on_log: Callable[[int, str, str], None] = lambda rank, host, line: None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchPlan:
+    """What every task of the stage gets, in its closure: Spark's own channel carries the secret.
+
+    Attributes:
+        job: cloudpickle blob of ``(function, value)``; only children open it.
+        world_size: number of ranks.
+        control: host and port of the driver's control channel.
+        secret: the run's secret; never logged.
+        backend: name of the backend.
+        attempt: number of this try.
+        search_path: the driver's own module folders, for executors that share its file system.
+        preload: modules that children import early.
+        environ: environment variables for the children.
+        timeouts: deadlines.
+        name: shown in logs.
+    """
+
+    job: bytes = field(repr=False)
+    world_size: int
+    control: tuple[str, int]
+    secret: bytes = field(repr=False)
+    backend: str
+    attempt: int = 1
+    search_path: tuple[str, ...] = ()
+    preload: tuple[str, ...] = ()
+    environ: Mapping[str, str] = field(default_factory=dict)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    name: str = ""

@@ -1,0 +1,150 @@
+"""The agent's handle on its child process."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from spark_dl.cluster.child import RELEASE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["ChildEvent", "ChildProcess"]
+
+_TAIL_LINES: Final = 30
+_MAX_LINE_CHARS: Final = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChildEvent:
+    """Something that happened to a child.
+
+    Attributes:
+        kind: ``event`` (it reported something), ``log`` (a line on stdout or stderr), ``exit``.
+        event: the report, for ``event``.
+        line: the line, for ``log``.
+        code: exit status, negative for a signal, for ``exit``.
+    """
+
+    kind: str
+    event: dict[str, Any] = field(default_factory=dict)
+    line: str = ""
+    code: int = 0
+
+
+class ChildProcess:
+    """A running child; what happens to it arrives in a queue.
+
+    Args:
+        environ: the child's whole environment.
+        preload: modules that it imports before it has a job.
+        deliver: called from several threads with every `ChildEvent`; ``exit`` is the last one.
+    """
+
+    def __init__(
+        self, *, environ: Mapping[str, str], preload: tuple[str, ...], deliver: Callable[[ChildEvent], None]
+    ) -> None:
+        """Start the interpreter. Call it from the agent's main thread, whose end ends the child."""
+        job_read, self._job = os.pipe()
+        self._events, event_write = os.pipe()
+        self._deliver = deliver
+        self.tail: collections.deque[str] = collections.deque(maxlen=_TAIL_LINES)
+        command = [
+            *(sys.executable, "-u", "-m", "spark_dl.cluster.child"),
+            *(str(job_read), str(event_write), str(os.getpid()), ",".join(preload)),
+        ]
+        self._process = subprocess.Popen(
+            command,
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=(job_read, event_write),
+            start_new_session=True,  # its own helpers die with it, by process group
+        )
+        os.close(job_read)
+        os.close(event_write)
+        readers = [threading.Thread(target=target, daemon=True) for target in (self._read_events, self._read_output)]
+        for reader in readers:
+            reader.start()
+        threading.Thread(target=self._wait, args=(readers,), daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """The child's process id."""
+        return self._process.pid
+
+    def _read_events(self) -> None:
+        with os.fdopen(self._events, "rb") as file:
+            for line in file:
+                # a child that dies in the middle of a line leaves half of it; its exit is reported anyway
+                with contextlib.suppress(json.JSONDecodeError):
+                    self._deliver(ChildEvent(kind="event", event=json.loads(line)))
+
+    def _read_output(self) -> None:
+        for raw in self._process.stdout or ():
+            line = raw.decode(errors="replace").rstrip()[:_MAX_LINE_CHARS]
+            if line:
+                self.tail.append(line)
+                self._deliver(ChildEvent(kind="log", line=line))
+
+    def _wait(self, readers: list[threading.Thread]) -> None:
+        code = self._process.wait()
+        for reader in readers:
+            # what the child still wrote comes first; a grandchild that holds the pipe must not delay the news
+            reader.join(timeout=1.0)
+        self._deliver(ChildEvent(kind="exit", code=code))
+
+    def start_job(self, place: dict[str, Any], job: bytes) -> None:
+        """Send the function to run; the pipe stays open, because its end is how the child learns of ours.
+
+        Args:
+            place: JSON-able ``{"context": …, "environ": …}``.
+            job: cloudpickle blob of ``(function, value)``.
+        """
+        header = json.dumps(place).encode()
+        # the child may have died already: its exit says more than our broken pipe
+        with contextlib.suppress(BrokenPipeError):
+            view = memoryview(struct.pack(">QQ", len(header), len(job)) + header + job)
+            while view:
+                view = view[os.write(self._job, view) :]
+
+    def release(self) -> None:
+        """Let a child go that has delivered its result."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._job, RELEASE)
+
+    def kill(self) -> None:
+        """End the child and its process group at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Kill the child if it still runs, and reap it."""
+        if self._process.poll() is None:
+            self.kill()
+        self._process.wait()
+        with contextlib.suppress(OSError):
+            os.close(self._job)
+
+    @staticmethod
+    def describe_exit(code: int) -> str:
+        """Return an exit status in words.
+
+        Example:
+            >>> ChildProcess.describe_exit(-9)
+            'killed by SIGKILL'
+        """
+        if code >= 0:
+            return f"exit code {code}"
+        return f"killed by {signal.Signals(-code).name}"

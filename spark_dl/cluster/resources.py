@@ -1,0 +1,142 @@
+"""Whether Spark can hold the workers: asked before anything starts, because a barrier stage would wait for minutes."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from spark_dl import _jvm
+from spark_dl.errors import ConfigError, ResourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyspark.sql import SparkSession
+
+__all__ = ["SlotFacts", "choose_num_workers", "expected_slots", "refuse_unsupported", "wait_for_slots"]
+
+logger = logging.getLogger(__name__)
+
+_POLL_S: Final = 0.1
+#: How long slots may grow when nothing says how many executors will come.
+_SETTLE_S: Final = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotFacts:
+    """How many tasks Spark can run at once.
+
+    Attributes:
+        total: task slots of the executors that are there.
+        busy: slots that other jobs' tasks hold.
+        expected: slots that there will be once all executors have come; `None` when nothing says it.
+    """
+
+    total: int
+    busy: int = 0
+    expected: int | None = None
+
+    @property
+    def free(self) -> int:
+        """Slots that can be had now."""
+        return max(self.total - self.busy, 0)
+
+
+def expected_slots(conf: dict[str, str]) -> int | None:
+    """Return how many task slots a configuration promises, `None` when it does not say.
+
+    Args:
+        conf: the SparkContext's configuration.
+    """
+    master = conf.get("spark.master", "")
+    cpus = int(conf.get("spark.task.cpus", "1"))
+    if match := re.fullmatch(r"local\[(\d+)(?:,\s*\d+)?\]", master):
+        return int(match[1]) // cpus
+    if match := re.fullmatch(r"local-cluster\[\s*(\d+)\s*,\s*(\d+)\s*,\s*\d+\s*\]", master):
+        return int(match[1]) * (int(match[2]) // cpus)
+    if "spark.executor.instances" in conf:
+        return int(conf["spark.executor.instances"]) * (int(conf.get("spark.executor.cores", "1")) // cpus)
+    return None
+
+
+def refuse_unsupported(conf: dict[str, str]) -> None:
+    """Refuse settings under which a barrier stage cannot run.
+
+    Raises:
+        ConfigError: naming the setting to change.
+    """
+    if conf.get("spark.dynamicAllocation.enabled", "false").lower() == "true":
+        msg = (
+            "Spark refuses barrier stages under dynamic allocation (SPARK-24942): "
+            "set spark.dynamicAllocation.enabled=false and spark.executor.instances for this job"
+        )
+        raise ConfigError(msg)
+    if "spark.executor.pyspark.memory" in conf:
+        msg = (
+            "spark.executor.pyspark.memory limits the address space, under which TensorFlow cannot be imported: "
+            "unset it and raise spark.executor.memoryOverhead instead"
+        )
+        raise ConfigError(msg)
+
+
+def choose_num_workers(requested: int | None, facts: SlotFacts) -> int:
+    """Return how many workers to start.
+
+    Args:
+        requested: what the user asked for; `None` takes all free slots.
+        facts: the slots.
+
+    Raises:
+        ResourceError: they do not fit, or there is no free slot.
+    """
+    if requested is not None and requested < 1:
+        msg = f"num_workers must be at least 1, got {requested}"
+        raise ConfigError(msg)
+    have = f"{facts.total} task slots, {facts.busy} of them busy"
+    advice = "lower cluster.num_workers, or give Spark more executors or cores (slots = executors x cores / spark.task.cpus)"
+    if requested is None:
+        if facts.free < 1:
+            msg = f"no free task slot for a worker: Spark has {have}; {advice}"
+            raise ResourceError(msg)
+        return facts.free
+    if requested > facts.free:
+        msg = f"{requested} workers do not fit: Spark has {have}; {advice}"
+        raise ResourceError(msg)
+    return requested
+
+
+def wait_for_slots(spark: SparkSession, requested: int | None, *, timeout_s: float) -> SlotFacts:
+    """Wait until the executors that are to come are there, and return the slots.
+
+    A request that can never be met is not waited for.
+
+    Args:
+        spark: a classic session.
+        requested: number of workers asked for.
+        timeout_s: how long executors may take to register.
+    """
+    conf = dict(spark.sparkContext.getConf().getAll())
+    refuse_unsupported(conf)
+    expected = expected_slots(conf)
+    if requested is not None and expected is not None and requested > expected:
+        return SlotFacts(total=expected, expected=expected)
+    wanted = requested if requested is not None else expected
+
+    def look() -> SlotFacts:
+        return SlotFacts(total=_jvm.task_slots(spark), busy=_jvm.running_tasks(spark), expected=expected)
+
+    return _wait(look, wanted, timeout_s if expected is not None else min(timeout_s, _SETTLE_S))
+
+
+def _wait(look: Callable[[], SlotFacts], wanted: int | None, timeout_s: float) -> SlotFacts:
+    deadline = time.monotonic() + timeout_s
+    pause = threading.Event()
+    facts = look()
+    while facts.total < (wanted or 1) and time.monotonic() < deadline:
+        pause.wait(_POLL_S)
+        facts = look()
+    return facts

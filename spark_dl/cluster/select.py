@@ -1,0 +1,121 @@
+"""Which backend to use: asked of the executors, by a tiny job."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import logging
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from spark_dl.cluster.barrier import BarrierBackend
+from spark_dl.cluster.tfos import TensorFlowOnSparkBackend
+from spark_dl.errors import ConfigError, ResourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pyarrow as pa
+    from pyspark.sql import SparkSession
+
+    from spark_dl.cluster.backend import Backend
+
+__all__ = ["ExecutorFacts", "choose_backend", "probe_executors", "select_backend"]
+
+logger = logging.getLogger(__name__)
+
+_SETUPTOOLS_LIMIT: Final = 82
+_PACKAGES: Final = ("spark-dl", "tensorflow", "tensorflow-cpu", "keras", "tensorflowonspark", "setuptools")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutorFacts:
+    """What an executor's Python has.
+
+    Attributes:
+        python: its version.
+        versions: installed packages that matter here, by distribution name.
+    """
+
+    python: str
+    versions: dict[str, str]
+
+    def why_not_tensorflowonspark(self) -> str | None:
+        """Return what keeps TensorFlowOnSpark from running there, `None` if nothing does."""
+        if "tensorflowonspark" not in self.versions:
+            return "tensorflowonspark is not installed on the executors"
+        setuptools = self.versions.get("setuptools", "none")
+        if setuptools == "none" or int(setuptools.partition(".")[0]) >= _SETUPTOOLS_LIMIT:
+            return f"tensorflowonspark needs setuptools < {_SETUPTOOLS_LIMIT} on the executors, found {setuptools}"
+        return None
+
+
+def _probe(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa  # noqa: PLC0415 - executor side
+
+    for _ in batches:
+        pass
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    facts = {"python": sys.version.split()[0], "versions": versions}
+    yield pa.RecordBatch.from_pydict({"facts": [json.dumps(facts)]})
+
+
+def probe_executors(spark: SparkSession) -> ExecutorFacts:
+    """Ask one executor what its Python has."""
+    row = spark.range(0, 1, 1, 1).mapInArrow(_probe, "facts string").collect()[0]
+    return ExecutorFacts(**json.loads(row.facts))
+
+
+def choose_backend(name: str, facts: ExecutorFacts) -> tuple[str, str]:
+    """Return the backend's name and the reason for it; pure.
+
+    Args:
+        name: ``auto``, ``tensorflowonspark`` or ``barrier``.
+        facts: what the executors have.
+
+    Raises:
+        ResourceError: TensorFlow is missing there, or what the forced backend needs.
+    """
+    if not {"tensorflow", "tensorflow-cpu"} & facts.versions.keys():
+        msg = (
+            f"the executors' Python {facts.python} has no tensorflow: install spark-dl[tensorflow] there, "
+            "or ship an environment that has it (spark.pyspark.python)"
+        )
+        raise ResourceError(msg)
+    obstacle = facts.why_not_tensorflowonspark()
+    match name:
+        case "barrier":
+            return name, "asked for"
+        case "tensorflowonspark":
+            if obstacle:
+                msg = f"backend tensorflowonspark cannot be used: {obstacle}; install spark-dl[tfos] there"
+                raise ResourceError(msg)
+            return name, "asked for"
+        case "auto":
+            if obstacle:
+                return BarrierBackend.name, obstacle
+            return TensorFlowOnSparkBackend.name, "its conditions hold"
+        case _:
+            msg = f"cluster.backend {name!r}: expected auto, tensorflowonspark or barrier"
+            raise ConfigError(msg)
+
+
+def select_backend(spark: SparkSession, name: str | None) -> Backend:
+    """Return the backend to use, and log which and why.
+
+    Args:
+        spark: a classic session.
+        name: ``auto`` (also `None`), ``tensorflowonspark`` or ``barrier``.
+    """
+    chosen, reason = choose_backend(name or "auto", probe_executors(spark))
+    logger.info("backend %s: %s", chosen, reason)
+    if chosen == TensorFlowOnSparkBackend.name:
+        return TensorFlowOnSparkBackend(spark)
+    return BarrierBackend(spark)

@@ -1,0 +1,76 @@
+"""How a function travels to the children.
+
+It goes by the package `cloudpickle` (a `pyspark.cloudpickle` blob would import pyspark in the child). What an executor
+cannot import goes by value: functions of ``__main__`` and of notebooks always do, and modules that lie beside the
+driver's script are registered for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import sysconfig
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import cloudpickle
+
+from spark_dl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["pickle_by_value"]
+
+
+def _is_installed(path: str) -> bool:
+    folders = {os.path.realpath(folder) for folder in sysconfig.get_paths().values()}
+    real = os.path.realpath(path)
+    return any(real.startswith(folder + os.sep) for folder in folders) or "site-packages" in real
+
+
+def _local_modules() -> list[ModuleType]:
+    """Return imported modules that executors cannot be expected to have: the user's own source files."""
+    own = __name__.partition(".")[0]
+    found = []
+    for name, module in list(sys.modules.items()):
+        path = getattr(module, "__file__", None)
+        top = name.partition(".")[0]
+        if path and top not in ("__main__", "__mp_main__", own) and isinstance(module, ModuleType) and not _is_installed(path):
+            found.append(module)
+    return found
+
+
+@contextlib.contextmanager
+def _by_value(modules: list[ModuleType]) -> Iterator[None]:
+    before = set(cloudpickle.list_registry_pickle_by_value())
+    mine = [module for module in modules if module.__name__ not in before]
+    for module in mine:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        for module in mine:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def pickle_by_value(value: object) -> bytes:
+    """Return `value` pickled so that an executor without the user's source files can load it.
+
+    Args:
+        value: a function, or anything that holds functions.
+
+    Raises:
+        ConfigError: something in it cannot be pickled; the message names it.
+    """
+    try:
+        with _by_value(_local_modules()):
+            blob: bytes = cloudpickle.dumps(value)
+    except Exception as error:
+        msg = (
+            f"cannot send the function to the executors: {type(error).__name__}: {error}; "
+            "it must not hold on to sessions, DataFrames, open files or locks: create them inside it"
+        )
+        raise ConfigError(msg) from error
+    return blob

@@ -1,0 +1,35 @@
+"""What users write: one frozen model for each section of the YAML, and the job that holds them."""
+
+from spark_dl.config.base import Section, build
+from spark_dl.config.job import JobConfig, JobName, required
+from spark_dl.config.loading import json_schema, load_config
+from spark_dl.config.sections import (
+    ClusterConfig,
+    DatasetConfig,
+    FeatureConfig,
+    InferConfig,
+    ModelConfig,
+    OutputConfig,
+    TableConfig,
+    TensorBoardConfig,
+    TrainingConfig,
+)
+
+__all__ = [
+    "ClusterConfig",
+    "DatasetConfig",
+    "FeatureConfig",
+    "InferConfig",
+    "JobConfig",
+    "JobName",
+    "ModelConfig",
+    "OutputConfig",
+    "Section",
+    "TableConfig",
+    "TensorBoardConfig",
+    "TrainingConfig",
+    "build",
+    "json_schema",
+    "load_config",
+    "required",
+]

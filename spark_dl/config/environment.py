@@ -1,0 +1,71 @@
+"""Every environment variable that `spark_dl` reads or sets on the driver, in one place.
+
+(What Spark and YARN set in a container is read by one module of `cluster`.)
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+
+__all__ = [
+    "configured_master",
+    "extra_jars_folder",
+    "point_executors_at_this_python",
+    "spark_home",
+    "under_spark_submit",
+]
+
+_MASTER_LINE = re.compile(r"^\s*spark\.master[\s=:]+(\S+)", re.MULTILINE)
+
+
+def under_spark_submit() -> bool:
+    """Whether a JVM started this process and holds Spark's settings (`spark-submit`)."""
+    return "PYSPARK_GATEWAY_PORT" in os.environ
+
+
+def configured_master() -> str | None:
+    """Return the master that the user's settings name for a new session, if any.
+
+    Looked up in this order, as Spark does: ``--master`` in PYSPARK_SUBMIT_ARGS,
+    ``spark-defaults.conf`` (in SPARK_CONF_DIR, else SPARK_HOME/conf), MASTER; then SPARK_REMOTE,
+    the address of a Connect server.
+    """
+    submit = re.search(
+        r"(?:--master[\s=]+|spark\.master=)(\S+)", os.environ.get("PYSPARK_SUBMIT_ARGS", "")
+    )
+    if submit:
+        return submit.group(1)
+    folder = os.environ.get("SPARK_CONF_DIR") or os.path.join(spark_home() or "", "conf")
+    try:
+        with open(os.path.join(folder, "spark-defaults.conf"), encoding="utf-8") as file:
+            line = _MASTER_LINE.search(file.read())
+    except OSError:
+        line = None
+    if line:
+        return line.group(1)
+    return os.environ.get("MASTER") or os.environ.get("SPARK_REMOTE") or None
+
+
+def spark_home() -> str | None:
+    """Return SPARK_HOME, `None` when it is not set."""
+    return os.environ.get("SPARK_HOME") or None
+
+
+def extra_jars_folder() -> str | None:
+    """Return SPARK_DL_JARS_DIR: a folder of jars that is looked through first."""
+    return os.environ.get("SPARK_DL_JARS_DIR") or None
+
+
+def point_executors_at_this_python(pyspark_folder: str) -> None:
+    """Set what executors need to find this Spark and Python, where the user did not.
+
+    Without SPARK_HOME the launcher takes the first Spark on PATH, without PYSPARK_PYTHON executors
+    take the first python3 on PATH: neither need be the one that runs here.
+
+    Args:
+        pyspark_folder: folder of the pyspark package that is installed here.
+    """
+    os.environ.setdefault("SPARK_HOME", pyspark_folder)
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)

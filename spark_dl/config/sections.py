@@ -1,0 +1,277 @@
+"""One frozen model for each section of the YAML: each knob has an owner, a default, a reason."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from spark_dl.config.base import Flag, PositiveInt, PositiveSeconds, Section, Text
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = [
+    "Backend",
+    "ClusterConfig",
+    "DatasetConfig",
+    "FeatureConfig",
+    "InferConfig",
+    "ModelConfig",
+    "OutputConfig",
+    "TableConfig",
+    "TableFormat",
+    "TensorBoardConfig",
+    "TrainingConfig",
+]
+
+Backend = Literal["auto", "tensorflowonspark", "barrier"]
+TableFormat = Literal["delta", "parquet"]
+
+_FN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_HIGHEST_PORT = 65535
+
+
+class TableConfig(Section):
+    """``table``: the rows to read; exactly one of `path`, `name` and `sql` says where they are.
+
+    Attributes:
+        path: folder of the table.
+        name: its name in the catalog, such as ``catalog.schema.table``.
+        sql: a query.
+        format: format of the table at `path`. Delta by default, because its versions make a dataset
+            repeatable.
+        version: Delta version to read. By default the newest, pinned and recorded when the table is
+            read.
+        where: SQL condition that rows must meet; by default all rows are taken.
+
+    Example:
+        >>> TableConfig(path="/data/digits").format
+        'delta'
+    """
+
+    path: Text | None = None
+    name: Text | None = None
+    sql: Text | None = None
+    format: TableFormat = "delta"
+    version: Annotated[int, Field(strict=True, ge=0)] | None = None
+    where: Text | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [key for key in ("path", "name", "sql") if getattr(self, key) is not None]
+        if len(given) != 1:
+            msg = f"expected exactly one of path, name and sql, got {' and '.join(given) or 'none'}"
+            raise ValueError(msg)
+        if self.version is not None and (self.sql is not None or self.format != "delta"):
+            source = "a query" if self.sql is not None else f"a {self.format} table"
+            msg = f"{source} has no versions; remove `version` or read a Delta table"
+            raise ValueError(msg)
+        return self
+
+
+class FeatureConfig(Section):
+    """One entry of ``features``: how a column becomes a model input.
+
+    Attributes:
+        column: the table's column; by default the one named as the input.
+        shape: shape of one row's tensor without the batch dimension; by default derived from the
+            column's type.
+        dtype: element type that the model sees; by default the column's.
+        cast: Spark SQL element type to cast to first, accepting what is lost; by default nothing is
+            cast.
+    """
+
+    column: Text
+    shape: tuple[PositiveInt | None, ...] | None = None
+    dtype: Text | None = None
+    cast: Text | None = None
+
+
+class DatasetConfig(Section):
+    """``dataset``: the TFRecord shards that `prepare` writes and `train` reads.
+
+    Attributes:
+        path: folder of the dataset, on storage that driver and executors share.
+        splits: fraction of the rows in each split; they sum to 1. By default a tenth each is kept
+            for validation and for the test.
+        seed: seed of the hash that gives each row its split. A constant, so that a rerun splits
+            alike.
+    """
+
+    path: Text
+    splits: dict[str, float] = Field(
+        default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1}
+    )
+    seed: Annotated[int, Field(strict=True)] = 0
+
+    @field_validator("splits")
+    @classmethod
+    def _fractions(cls, splits: dict[str, float]) -> dict[str, float]:
+        negative = [name for name, fraction in splits.items() if not 0 <= fraction <= 1]
+        if negative:
+            msg = f"fractions lie between 0 and 1; change {', '.join(negative)}"
+            raise ValueError(msg)
+        total = math.fsum(splits.values())
+        if not math.isclose(total, 1.0, abs_tol=1e-6):
+            msg = f"the fractions sum to {total:g}, expected 1"
+            raise ValueError(msg)
+        return splits
+
+
+class ModelConfig(Section):
+    """``model``: what to train.
+
+    Attributes:
+        fn: ``"package.module:function"``, importable on driver and executors; it is called with the
+            feature spec and `params` and returns a compiled Keras model.
+        params: what `fn` gets besides the spec; empty by default.
+    """
+
+    fn: Text
+    params: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_ready_made(cls, values: Any) -> Any:  # noqa: ANN401 (pydantic hands over what the user wrote)
+        if isinstance(values, dict) and "name" in values:
+            msg = (
+                f"name: {values['name']!r}: this version has no ready-made models; "
+                'give fn: "package.module:function" instead'
+            )
+            raise ValueError(msg)
+        return values
+
+    @field_validator("fn")
+    @classmethod
+    def _module_and_function(cls, fn: str) -> str:
+        if not _FN.fullmatch(fn):
+            msg = f'expected "package.module:function", got {fn!r}'
+            raise ValueError(msg)
+        return fn
+
+
+class TrainingConfig(Section):
+    """``training``: how to train.
+
+    Attributes:
+        epochs: passes over the training split. One by default, which is what a first try wants.
+        global_batch_size: rows of one step over all workers together, so that the result does not
+            depend on their number; must be divisible by it. 32 as in Keras.
+        seed: seed of weights, shuffling and dropout. A constant, so that a rerun learns the same.
+        shuffle: whether each epoch has an order of its own; on, as stochastic gradient descent
+            wants it.
+        remainder: what happens to rows that fill no whole step: ``drop`` leaves them out of that
+            epoch (when
+            shuffled: others each time), ``pad`` fills the step up with rows of weight 0. ``drop``
+                is the default,
+            because it leaves every step's mean as it is.
+        log_every_steps: steps between two lines of progress and metrics; 50 costs nothing that can
+            be measured.
+    """
+
+    epochs: PositiveInt = 1
+    global_batch_size: PositiveInt = 32
+    seed: Annotated[int, Field(strict=True, ge=0)] = 0
+    shuffle: Flag = True
+    remainder: Literal["drop", "pad"] = "drop"
+    log_every_steps: PositiveInt = 50
+
+
+class ClusterConfig(Section):
+    """``cluster``: where to train.
+
+    Attributes:
+        backend: ``tensorflowonspark``, ``barrier``, or ``auto``: the first where its conditions
+            hold, else the second; one log line says which and why.
+        num_workers: training processes; by default one for each free task slot.
+        start_timeout_s: seconds until all workers must have reported. Executors import TensorFlow
+            meanwhile, which takes seconds, a cold node more.
+        stop_timeout_s: seconds that workers get to end by themselves before they are killed.
+        heartbeat_s: seconds between two signs of life of a worker.
+        lost_after_s: seconds without a sign of life after which a worker counts as lost; ten
+            heartbeats, so that a garbage collection is no death.
+    """
+
+    backend: Backend = "auto"
+    num_workers: PositiveInt | None = None
+    start_timeout_s: PositiveSeconds = 120.0
+    stop_timeout_s: PositiveSeconds = 30.0
+    heartbeat_s: PositiveSeconds = 2.0
+    lost_after_s: PositiveSeconds = 20.0
+
+    @model_validator(mode="after")
+    def _patience(self) -> Self:
+        if self.lost_after_s <= self.heartbeat_s:
+            msg = (
+                f"lost_after_s ({self.lost_after_s:g}) must be more than heartbeat_s "
+                f"({self.heartbeat_s:g}), or every worker counts as lost"
+            )
+            raise ValueError(msg)
+        return self
+
+
+class TensorBoardConfig(Section):
+    """``tensorboard``: the board on the driver; ``keep`` alone is short for ``{keep: true}``.
+
+    Attributes:
+        enabled: whether it starts; on, because watching is why people ask.
+        host: address that it is bound to. Loopback by default: it has no password.
+        port: its port; 0 takes a free one, so that two runs do not collide.
+        keep: whether it stays up after training; off, so that a job ends.
+    """
+
+    enabled: Flag = True
+    host: Text = "127.0.0.1"
+    port: Annotated[int, Field(strict=True, ge=0, le=_HIGHEST_PORT)] = 0
+    keep: Flag = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, values: Any) -> Any:  # noqa: ANN401 (pydantic hands over what the user wrote)
+        return {"keep": True} if values == "keep" else values
+
+
+class InferConfig(Section):
+    """``infer``: which model scores which rows.
+
+    Attributes:
+        model: ``latest`` (the newest finished run), ``best`` (by `metric`), a run id, or a path of
+            a model.
+        metric: the metric that ``best`` compares, such as ``val_loss``.
+        table: the rows to score; by default those of the top-level ``table``.
+        split: score only this split of that table, told apart as `prepare` did; by default all
+            rows.
+    """
+
+    model: Text = "latest"
+    metric: Text | None = None
+    table: TableConfig | None = None
+    split: Text | None = None
+
+    @model_validator(mode="after")
+    def _best_needs_metric(self) -> Self:
+        if self.model == "best" and self.metric is None:
+            msg = "model: best needs a metric to compare by, such as metric: val_loss"
+            raise ValueError(msg)
+        return self
+
+
+class OutputConfig(Section):
+    """``output``: the table of predictions.
+
+    Attributes:
+        path: its folder.
+        format: its format. Delta by default: only there a rerun of the same `scoring_id` can add
+            nothing.
+        mode: ``append`` (default: never destroys anything) or ``overwrite``.
+        scoring_id: name of this scoring; by default a hash of model, table, version, filter and
+            output, so that the same question is answered once and tomorrow's rows are scored anew.
+    """
+
+    path: Text
+    format: TableFormat = "delta"
+    mode: Literal["append", "overwrite"] = "append"
+    scoring_id: Text | None = None

@@ -1,0 +1,154 @@
+"""Which model is meant by `latest`, `best`, a run id or a path."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import ValidationError
+
+from spark_dl.errors import ConfigError, ModelError, StorageError, did_you_mean
+from spark_dl.inference.model import open_model
+from spark_dl.storage import JobState, JobStatus, RunPaths, Storage, join, normalise
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["ModelRef", "best_run", "metric_mode", "resolve_model"]
+
+_LOWER_IS_BETTER = (
+    "loss",
+    "error",
+    "mse",
+    "mae",
+    "mape",
+    "msle",
+    "rmse",
+    "divergence",
+    "perplexity",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRef:
+    """A model that was found.
+
+    Attributes:
+        path: folder of the version.
+        run_id: run that made it.
+        version: number of the export within the run.
+        checksum: checksum of the folder.
+    """
+
+    path: str
+    run_id: str
+    version: int
+    checksum: str
+
+
+def metric_mode(metric: str) -> Literal["min", "max"]:
+    """Return whether the least or the greatest value of a metric is the best, by its name.
+
+    Example:
+        >>> metric_mode("val_loss"), metric_mode("val_accuracy")
+        ('min', 'max')
+    """
+    name = metric.lower()
+    return "min" if any(word in name for word in _LOWER_IS_BETTER) else "max"
+
+
+def best_run(runs: Sequence[JobStatus], metric: str) -> JobStatus:
+    """Return the run with the best final value of `metric`; of equals the one that ended last.
+
+    Raises:
+        ModelError: no run has that metric.
+    """
+    known = sorted({name for run in runs for name in run.metrics})
+    scored = [run for run in runs if metric in run.metrics]
+    if not scored:
+        msg = (
+            f"no run has the metric {metric!r}{did_you_mean(metric, known)} "
+            f"(metrics of the {len(runs)} succeeded runs: {', '.join(known) or 'none'}); set "
+            "`infer.metric`"
+        )
+        raise ModelError(msg)
+    sign = -1.0 if metric_mode(metric) == "min" else 1.0
+    return max(scored, key=lambda run: (sign * run.metrics[metric], run.ended or ""))
+
+
+def resolve_model(
+    model: str | os.PathLike[str], *, runs: str | os.PathLike[str], metric: str | None = None
+) -> ModelRef:
+    """Find a model.
+
+    Args:
+        model: ``latest`` (of the runs that succeeded, the one that ended last), ``best`` (the best
+            by `metric`), a run id in `runs`, or the path of an exported version. Of a run its
+            newest version is taken.
+        runs: folder of run directories.
+        metric: name of the metric that ``best`` goes by, as in `Run.metrics`.
+
+    Raises:
+        ConfigError: ``best`` without a metric.
+        ModelError: nothing fits; the message says what there is.
+    """
+    text = os.fspath(model)
+    if text not in {"latest", "best"}:
+        return _ref(_run_or_path(text, runs))
+    succeeded = _succeeded_runs(normalise(runs))
+    if not succeeded:
+        msg = f"model {text!r}: no training run in {normalise(runs)} has succeeded"
+        raise ModelError(msg)
+    if text == "latest":
+        chosen = max(succeeded, key=lambda run: run.ended or "")
+    elif metric is None:
+        msg = "model 'best': by which metric? Set `infer.metric`, for example to val_loss"
+        raise ConfigError(msg)
+    else:
+        chosen = best_run(succeeded, metric)
+    return _ref(_newest_version(RunPaths(runs=os.fspath(runs), run_id=chosen.id)))
+
+
+def _run_or_path(text: str, runs: str | os.PathLike[str]) -> str:
+    if "/" in text:
+        return text
+    folder = normalise(runs)
+    names = Storage(folder).list(folder)
+    if text in names:
+        return _newest_version(RunPaths(runs=folder, run_id=text))
+    if os.path.isdir(text):
+        return text
+    msg = (
+        f"model {text!r}: no such run in {folder}{did_you_mean(text, names)} and no such folder; "
+        "expected latest, "
+        f"best, a run id or a path"
+    )
+    raise ModelError(msg)
+
+
+def _succeeded_runs(folder: str) -> list[JobStatus]:
+    found = []
+    for name in Storage(folder).list(folder):
+        try:
+            status = JobStatus.read(join(folder, name, "status.json"))
+        except (StorageError, ValidationError, NotADirectoryError):
+            continue  # another job's folder, or one that is being written
+        if status.job == "train" and status.id == name and status.status is JobState.SUCCEEDED:
+            found.append(status)
+    return found
+
+
+def _newest_version(paths: RunPaths) -> str:
+    versions = [int(name) for name in Storage(paths.models).list(paths.models) if name.isdecimal()]
+    if not versions:
+        msg = f"run {paths.run_id} has exported no model yet ({paths.models} holds no version)"
+        raise ModelError(msg)
+    return paths.model(max(versions))
+
+
+def _ref(path: str) -> ModelRef:
+    model = open_model(path)
+    return ModelRef(
+        path=model.path, run_id=model.run_id, version=model.version, checksum=model.checksum
+    )

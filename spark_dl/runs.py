@@ -1,0 +1,134 @@
+"""Runs: what a training leaves behind, and the record of any job in its `status.json`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from spark_dl.errors import CancelledError, ConfigError, StorageError
+from spark_dl.storage import JobState, JobStatus, RunPaths, Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+__all__ = ["Record", "Run", "finished_run", "recorded"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished training run.
+
+    Attributes:
+        run_id: its name.
+        path: its directory.
+        history: metrics over all workers, one value an epoch: ``loss``, ``val_loss`` and so on.
+        metrics: the last value of each.
+        model_path: folder of the exported version.
+        tensorboard_url: where TensorBoard was, or still is if it was kept; `None` without it.
+    """
+
+    run_id: str
+    path: str
+    history: Mapping[str, Sequence[float]]
+    metrics: Mapping[str, float]
+    model_path: str
+    tensorboard_url: str | None = None
+
+
+class Record:
+    """The `status.json` of a job that runs.
+
+    Args:
+        path: path of the file.
+        status: what it says at first.
+    """
+
+    def __init__(self, path: str, status: JobStatus) -> None:
+        """Write the file."""
+        self._path = path
+        self.status = status
+        self._write()
+
+    def _write(self) -> None:
+        self.status.write(self._path)
+
+    def running(self) -> None:
+        """Say that the job has started its work."""
+        if self.status.status is not JobState.RUNNING:
+            self.status = self.status.model_copy(update={"status": JobState.RUNNING})
+            self._write()
+
+    def succeeded(self, metrics: Mapping[str, float]) -> None:
+        """Say that the job ended well."""
+        self.status = self.status.succeeded(dict(metrics))
+        self._write()
+
+    def failed(self, error: BaseException) -> None:
+        """Say what ended the job; a file that cannot be written must not hide it."""
+        cancelled = isinstance(error, CancelledError) or not isinstance(error, Exception)
+        self.status = self.status.failed(error, cancelled=cancelled)
+        try:
+            self._write()
+        except StorageError:
+            logger.exception("the status of %s could not be written", self.status.id)
+
+
+@contextlib.contextmanager
+def recorded(job: str, paths: RunPaths) -> Iterator[Record]:
+    """Keep a job's `status.json` true whatever happens in the block, which calls `Record.succeeded` at its end."""
+    record = Record(paths.status, JobStatus(job=job, id=paths.run_id, status=JobState.STARTING))
+    try:
+        yield record
+    except BaseException as error:
+        record.failed(error)
+        raise
+
+
+def finished_run(paths: RunPaths) -> Run | None:
+    """Return the run that is in a directory already, `None` if there is none.
+
+    Raises:
+        ConfigError: a run of that id is there that has not succeeded.
+    """
+    storage = Storage(paths.root)
+    if not storage.exists(paths.status):
+        return None
+    try:
+        status = JobStatus.read(paths.status)
+    except ValidationError as error:
+        msg = f"{paths.status} is not the status of a run: {error}"
+        raise ConfigError(msg) from error
+    if status.status is not JobState.SUCCEEDED:
+        msg = (
+            f"run {paths.run_id} is in {paths.runs} already and is {status.status}: choose another run_id, "
+            "or remove its directory if nothing of it is wanted"
+        )
+        raise ConfigError(msg)
+    versions = [int(name) for name in storage.list(paths.models) if name.isdecimal()]
+    return Run(
+        run_id=paths.run_id,
+        path=paths.root,
+        history=_history(storage.read_text(paths.metrics)),
+        metrics=status.metrics,
+        model_path=paths.model(max(versions)),
+    )
+
+
+def _history(lines: str) -> dict[str, list[float]]:
+    """Return the metrics an epoch, from `metrics.jsonl`."""
+    known = {"time", "epoch", "step", "split", "scope"}
+    history: dict[str, list[float]] = {}
+    for line in lines.splitlines():
+        record = json.loads(line)
+        if record["scope"] == "epoch":
+            prefix = "" if record["split"] == "train" else "val_"
+            for name in record.keys() - known:
+                history.setdefault(prefix + name, []).append(record[name])
+    return history

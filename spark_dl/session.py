@@ -1,0 +1,157 @@
+"""The Spark session of a job: the user's where there is one, else an embedded cluster.
+
+An embedded cluster is Spark's ``local-cluster``: two executors of one core each, real processes of
+their own, so that a job does on one machine what it does on many.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+from typing import TYPE_CHECKING, Final
+
+from spark_dl._jvm import DELTA_CATALOG, DELTA_EXTENSION, connector_jar, delta_jars
+from spark_dl.config.environment import (
+    configured_master,
+    point_executors_at_this_python,
+    spark_home,
+    under_spark_submit,
+)
+from spark_dl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyspark.sql import SparkSession
+
+__all__ = ["EMBEDDED_MASTER", "active_session", "embedded_session", "job_session"]
+
+logger = logging.getLogger(__name__)
+
+EMBEDDED_MASTER: Final = "local-cluster[2,1,1024]"
+
+
+def active_session() -> SparkSession:
+    """Return the session that is active in this thread.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    from pyspark.sql import SparkSession
+
+    session = SparkSession.getActiveSession()
+    if session is None:
+        msg = "no Spark session is active: start one, or pass it as spark=…"
+        raise ConfigError(msg)
+    return session
+
+
+@contextlib.contextmanager
+def job_session(app_name: str = "spark-dl") -> Iterator[SparkSession]:
+    """Give a job its session.
+
+    A session that is active already is used and stays; a master that the user set (by
+    `spark-submit` or ``spark-defaults.conf``) is respected; otherwise an embedded cluster is
+    started. What was started here is stopped.
+
+    Args:
+        app_name: name of the application in Spark's own pages.
+
+    Yields:
+        The session.
+    """
+    from pyspark.sql import SparkSession
+
+    active = SparkSession.getActiveSession()
+    if active is not None:
+        yield active
+        return
+    if not under_spark_submit() and configured_master() is None:
+        with embedded_session(app_name=app_name) as embedded:
+            yield embedded
+        return
+    session = SparkSession.builder.appName(app_name).getOrCreate()
+    try:
+        yield session
+    finally:
+        session.stop()
+
+
+@contextlib.contextmanager
+def embedded_session(
+    master: str = EMBEDDED_MASTER,
+    *,
+    app_name: str = "spark-dl",
+    conf: dict[str, str] | None = None,
+) -> Iterator[SparkSession]:
+    """Start Spark on this machine, with the connector and Delta where the set-up laid their jars.
+
+    Args:
+        master: ``local[…]`` or ``local-cluster[workers,cores,memory_mb]``.
+        app_name: name of the application.
+        conf: further settings; they win over the defaults.
+
+    Yields:
+        The session; it is stopped at the end and what it wrote into Spark's own folder is removed.
+
+    Raises:
+        ConfigError: SPARK_HOME names another Spark than the pyspark that is installed here.
+    """
+    import pyspark
+    from pyspark.sql import SparkSession
+
+    point_executors_at_this_python(os.path.dirname(pyspark.__file__))
+    builder = SparkSession.builder.master(master).appName(app_name)
+    for key, value in {**_embedded_conf(), **(conf or {})}.items():
+        builder = builder.config(key, value)
+    session = builder.getOrCreate()
+    application = session.sparkContext.applicationId
+    try:
+        if session.version != pyspark.__version__:
+            msg = (
+                f"SPARK_HOME={spark_home()} holds Spark {session.version}, but pyspark here is "
+                f"{pyspark.__version__}: unset SPARK_HOME or install the same version"
+            )
+            raise ConfigError(msg)
+        yield session
+    finally:
+        session.stop()
+        _remove_work_folder(application)
+
+
+def _embedded_conf() -> dict[str, str]:
+    conf = {
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.executor.memory": "1g",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": "4",
+    }
+    jars = list(delta_jars())
+    if jars:
+        conf["spark.sql.extensions"] = DELTA_EXTENSION
+        conf["spark.sql.catalog.spark_catalog"] = DELTA_CATALOG
+    else:
+        logger.warning("Delta's jars were not found: this session reads and writes no Delta tables")
+    try:
+        jars.append(connector_jar())
+    except ConfigError as error:
+        # reading Parquet and scoring work without it; what needs it asks again and raises
+        logger.warning("%s", error)
+    if jars:
+        conf["spark.jars"] = ",".join(jars)
+    return conf
+
+
+def _remove_work_folder(application: str) -> None:
+    """Remove what ``local-cluster`` wrote into Spark's own folder and leaves there."""
+    work = os.path.join(spark_home() or "", "work")
+    folder = os.path.join(work, application)
+    if os.path.isdir(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.rmdir(work)  # only when no other application uses it

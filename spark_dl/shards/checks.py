@@ -1,0 +1,221 @@
+"""One pass over the rows before they are written: nulls, lengths, size and content of each split.
+
+Driver side. Whatever is wrong is said by column, before a byte is written.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from spark_dl._jvm import brief_cause, spark_errors
+from spark_dl.errors import DataError
+from spark_dl.schema.types import ExampleKind
+from spark_dl.shards.splits import hash_column
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pyspark.sql import Column, DataFrame
+
+    from spark_dl.schema import FeatureSpec, SpecEntry
+
+__all__ = ["Content", "SplitFacts", "content_columns", "inspect_rows"]
+
+#: Bytes of a record beside its values: length, two checksums, and the nesting of one feature.
+_RECORD_BYTES = 20
+_FEATURE_BYTES = 12
+_NUMBER_BYTES = 4
+_PART_BITS = 30
+#: Columns of our own; the space keeps them apart from any that Delta or Parquet would hold.
+_SPLIT = "the split"
+_PARTITION = "the partition"
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a set of rows contains, whatever their order: sums of the rows' hashes.
+
+    Attributes:
+        rows: number of rows.
+        high: sum of the upper 30 bits of the hashes.
+        low: sum of the lower 30 bits; two sums, because one of 64 bits would overflow.
+        mixed: all 64 bits, by exclusive or.
+    """
+
+    rows: int = 0
+    high: int = 0
+    low: int = 0
+    mixed: int = 0
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Content:
+        """Read the values of `content_columns`, which are null for no rows."""
+        return cls(*(int(row[name] or 0) for name in ("rows", "high", "low", "mixed")))
+
+    def __add__(self, other: Content) -> Content:
+        """Return the content of both sets together."""
+        return Content(
+            self.rows + other.rows,
+            self.high + other.high,
+            self.low + other.low,
+            self.mixed ^ other.mixed,
+        )
+
+    def __str__(self) -> str:
+        """Return the content as text for the manifest."""
+        return f"xxhash64:{self.rows}-{self.high:x}-{self.low:x}-{self.mixed % 2**64:016x}"
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """What one split will hold.
+
+    Attributes:
+        content: its rows.
+        size_bytes: about how many bytes they will take.
+    """
+
+    content: Content
+    size_bytes: int
+
+
+def content_columns(names: Sequence[str]) -> list[Column]:
+    """Return the aggregates that make a `Content` of the rows.
+
+    Args:
+        names: the columns.
+    """
+    from pyspark.sql import functions as sf
+
+    hashed = hash_column("content", 0, names)
+    return [
+        sf.count(sf.lit(1)).alias("rows"),
+        sf.sum(sf.shiftrightunsigned(hashed, 64 - _PART_BITS)).alias("high"),
+        sf.sum(hashed.bitwiseAND(sf.lit(2**_PART_BITS - 1))).alias("low"),
+        sf.bit_xor(hashed).alias("mixed"),
+    ]
+
+
+def inspect_rows(rows: DataFrame, spec: FeatureSpec, split: Column) -> dict[str, SplitFacts]:
+    """Check every row and measure every split, in one pass.
+
+    Args:
+        rows: the spec's columns.
+        spec: their description.
+        split: each row's split.
+
+    Returns:
+        split to facts; a split without rows is missing.
+
+    Raises:
+        DataError: a column holds nulls or arrays of a wrong length; the message names it and counts the rows.
+    """
+    from pyspark.sql import functions as sf
+
+    names = [entry.name for entry in spec.entries]
+    measures = [*content_columns(names), _size(spec).alias("size")]
+    for index, entry in enumerate(spec.entries):
+        measures += _measures(index, entry)
+    try:
+        located = rows.withColumns({_SPLIT: split, _PARTITION: sf.spark_partition_id()})
+        found = located.groupBy(_SPLIT).agg(*measures).collect()
+    except spark_errors() as error:
+        msg = f"the table's rows cannot be read: {brief_cause(error)}"
+        raise DataError(msg) from error
+    for index, entry in enumerate(spec.entries):
+        _refuse_bad(index, entry, [row.asDict() for row in found])
+    return {
+        row[_SPLIT]: SplitFacts(Content.from_row(row.asDict()), int(row["size"])) for row in found
+    }
+
+
+def _measures(index: int, entry: SpecEntry) -> list[Column]:
+    from pyspark.sql import functions as sf
+
+    column = sf.col("`" + entry.name.replace("`", "``") + "`")
+    partition = sf.col(_PARTITION)
+    null = column.isNull()
+    if entry.is_array:
+        null = null | sf.exists(column, lambda item: item.isNull())
+    measures = [
+        sf.count_if(null).alias(f"nulls_{index}"),
+        sf.min(sf.when(null, partition)).alias(f"null_partition_{index}"),
+    ]
+    divisor = _length(entry)
+    if divisor is not None:
+        length = sf.size(column)
+        fits = length == divisor if entry.size is not None else length % divisor == 0
+        wrong = column.isNotNull() & ~fits
+        measures += [
+            sf.count_if(wrong).alias(f"wrong_{index}"),
+            sf.min(sf.when(wrong, partition)).alias(f"wrong_partition_{index}"),
+            sf.min(sf.when(wrong, length)).alias(f"shortest_{index}"),
+            sf.max(sf.when(wrong, length)).alias(f"longest_{index}"),
+        ]
+    return measures
+
+
+def _length(entry: SpecEntry) -> int | None:
+    """Return the number that an array's length must be, or be a multiple of; `None` if any length will do."""
+    if not entry.is_array:
+        return None
+    if entry.size is not None:
+        return entry.size
+    inner = math.prod(dim or 1 for dim in entry.shape[1:])
+    return inner if inner > 1 else None
+
+
+def _refuse_bad(index: int, entry: SpecEntry, rows: Sequence[Mapping[str, Any]]) -> None:
+    what = f"{entry.role.value} column {entry.column!r}"
+    nulls = sum(row[f"nulls_{index}"] for row in rows)
+    if nulls:
+        where = _first(rows, f"null_partition_{index}")
+        why = "null"
+        if entry.derived.startswith("cast") and entry.derived != "cast double to float":
+            why = f"null, or cannot be cast ({entry.derived})"
+        msg = f"{what}: {nulls} rows hold {why}{where}; filter them out or fill them before prepare"
+        raise DataError(msg)
+    wrong = sum(row.get(f"wrong_{index}") or 0 for row in rows)
+    if wrong:
+        where = _first(rows, f"wrong_partition_{index}")
+        shortest = min(row[f"shortest_{index}"] for row in rows if row[f"wrong_{index}"])
+        longest = max(row[f"longest_{index}"] for row in rows if row[f"wrong_{index}"])
+        got = str(shortest) if shortest == longest else f"{shortest} to {longest}"
+        expected = "" if entry.size is not None else "a multiple of "
+        msg = (
+            f"{what}: {wrong} rows hold arrays of {got} elements{where}, "
+            f"expected {expected}{_length(entry)} for shape {entry.shape}; change the shape or the rows"
+        )
+        raise DataError(msg)
+
+
+def _first(rows: Sequence[Mapping[str, Any]], key: str) -> str:
+    return f" (first in partition {min(row[key] for row in rows if row[key] is not None)})"
+
+
+def _size(spec: FeatureSpec) -> Column:
+    """Return an aggregate: about how many bytes the rows take as records."""
+    from pyspark.sql import functions as sf
+
+    fixed = _RECORD_BYTES
+    varying = sf.lit(0).cast("bigint")
+    for entry in spec.entries:
+        fixed += _FEATURE_BYTES + len(entry.name.encode())
+        column = sf.col("`" + entry.name.replace("`", "``") + "`")
+        if entry.info.example is ExampleKind.BYTES:
+            varying = varying + sf.coalesce(_text_bytes(column, entry), sf.lit(0))
+        elif entry.size is None:
+            varying = varying + sf.size(column) * _NUMBER_BYTES
+        else:
+            fixed += entry.size * _NUMBER_BYTES
+    return sf.coalesce(sf.sum(varying + sf.lit(fixed)), sf.lit(0))
+
+
+def _text_bytes(column: Column, entry: SpecEntry) -> Column:
+    from pyspark.sql import functions as sf
+
+    if not entry.is_array:
+        return sf.octet_length(column)
+    return sf.aggregate(column, sf.lit(0), lambda total, item: total + sf.octet_length(item))

@@ -1,0 +1,25 @@
+"""File systems, run directories and the files in them."""
+
+from spark_dl.storage.filesystem import (
+    Storage,
+    is_local,
+    join,
+    local_path,
+    normalise,
+    spark_uri,
+)
+from spark_dl.storage.paths import RunPaths, new_run_id
+from spark_dl.storage.status import JobState, JobStatus
+
+__all__ = [
+    "JobState",
+    "JobStatus",
+    "RunPaths",
+    "Storage",
+    "is_local",
+    "join",
+    "local_path",
+    "new_run_id",
+    "normalise",
+    "spark_uri",
+]

@@ -1,0 +1,227 @@
+"""Write a table so that the same rows are not added twice.
+
+Driver side. The name of a write is its `scoring_id`. In Delta it is a transaction id, which Delta
+itself remembers; in Parquet it is looked for among the rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from spark_dl._jvm import brief_cause, require_delta, spark_errors
+from spark_dl.errors import TableError
+from spark_dl.storage import Storage, join, normalise, spark_uri
+from spark_dl.tables.reader import delta_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pyspark.sql import DataFrame, SparkSession
+
+    from spark_dl.config import OutputConfig
+
+__all__ = ["SCORING_ID", "WrittenTable", "write_table"]
+
+logger = logging.getLogger(__name__)
+
+SCORING_ID: Final = "scoring_id"
+_TXN_VERSION: Final = 1
+#: Commits that leave a table's rows as they are.
+_UPKEEP: Final = frozenset(
+    {"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES"}
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenTable:
+    """What became of a write.
+
+    Attributes:
+        path: the table.
+        rows: rows that this scoring has written, now or before; `None` when a table's history no longer says.
+        version: the Delta version that holds them; `None` for Parquet, or as for `rows`.
+        already_written: whether an earlier run had written them, so that nothing was added.
+    """
+
+    path: str
+    rows: int | None
+    version: int | None
+    already_written: bool = False
+
+
+def write_table(
+    df: DataFrame,
+    output: OutputConfig,
+    *,
+    scoring_id: str,
+    properties: Mapping[str, str] | None = None,
+) -> WrittenTable:
+    """Write rows to a Delta or Parquet table, once for each `scoring_id`.
+
+    Args:
+        df: the rows. For Parquet they need a column ``scoring_id``.
+        output: path, format and mode of the table.
+        scoring_id: name of this write. With mode ``append`` a second write of the same name adds nothing; with
+            ``overwrite`` nothing is done when the table's newest rows are of that name.
+        properties: facts about the write. Delta keeps them in the commit (`userMetadata`), and as table properties
+            when the write makes the table; Parquet keeps none.
+
+    Returns:
+        the rows and the version.
+
+    Raises:
+        TableError: the table cannot be written; nothing was added.
+        ConfigError: the session lacks Delta.
+    """
+    path = normalise(output.path)
+    spark = df.sparkSession
+    if output.format == "delta":
+        require_delta(spark)
+        written = _write_delta(df, path, output.mode, scoring_id, dict(properties or {}))
+    else:
+        written = _write_files(df, path, output, scoring_id)
+    if written.already_written:
+        logger.info("%s holds scoring %s already: nothing was added", path, scoring_id)
+    else:
+        logger.info("wrote %s rows to %s (scoring %s)", written.rows, path, scoring_id)
+    return written
+
+
+def _write_delta(
+    df: DataFrame, path: str, mode: str, scoring_id: str, properties: dict[str, str]
+) -> WrittenTable:
+    before = _history(df.sparkSession, path)
+    if mode == "overwrite" and _newest_scoring(before) == scoring_id:
+        return _found(before, path, scoring_id, already_written=True)
+    note = {SCORING_ID: scoring_id, "properties": properties}
+    options = {"userMetadata": json.dumps(note, sort_keys=True)}
+    if mode == "append":
+        # Delta leaves out a transaction whose version is not above the last one of its id. An
+        # overwrite is none: when another scoring has replaced the rows, the first may come back.
+        options |= {"txnAppId": _transaction(scoring_id), "txnVersion": str(_TXN_VERSION)}
+    try:
+        if before:
+            df.write.format("delta").mode(mode).options(**options).save(spark_uri(path))
+        else:
+            _create(df, path, options, properties)
+    except spark_errors() as error:
+        raise _failed(path, mode, error) from error
+    newest = before[0]["version"] if before else -1
+    after = _history(df.sparkSession, path)
+    mine = [entry for entry in after if entry["version"] > newest and _scoring(entry) == scoring_id]
+    return _found(mine or after, path, scoring_id, already_written=not mine)
+
+
+def _create(
+    df: DataFrame, path: str, options: Mapping[str, str], properties: Mapping[str, str]
+) -> None:
+    """Make the table and write into it, in one commit.
+
+    Properties are set here only: ALTER TABLE needs a Delta that was compiled for this very Spark
+    (Delta 4.1 and 4.2 on Spark 4.1.4 end with NoClassDefFoundError: IgnoreCachedData).
+    """
+    writer = df.writeTo(delta_name(path)).using("delta").options(**options)
+    for key, value in properties.items():
+        writer = writer.tableProperty(key, value)
+    writer.create()
+
+
+def _history(spark: SparkSession, path: str) -> list[dict[str, Any]]:
+    """Return the commits of a Delta table, newest first; none if it is no Delta table."""
+    try:
+        rows = spark.sql(f"DESCRIBE HISTORY {delta_name(path)}").collect()
+    except spark_errors() as error:
+        logger.debug("%s has no history: %s", path, brief_cause(error))
+        return []
+    return [row.asDict() for row in rows]
+
+
+def _newest_scoring(history: list[dict[str, Any]]) -> str | None:
+    """Return the scoring that wrote the rows which the table has now."""
+    changes = (entry for entry in history if entry["operation"] not in _UPKEEP)
+    return next((_scoring(entry) for entry in changes), None)
+
+
+def _scoring(entry: Mapping[str, Any]) -> str | None:
+    try:
+        note = json.loads(entry["userMetadata"] or "")
+    except ValueError:
+        return None
+    return note.get(SCORING_ID) if isinstance(note, dict) else None
+
+
+def _found(
+    history: list[dict[str, Any]], path: str, scoring_id: str, *, already_written: bool
+) -> WrittenTable:
+    entry = next((entry for entry in history if _scoring(entry) == scoring_id), None)
+    rows = (entry["operationMetrics"] or {}).get("numOutputRows") if entry else None
+    return WrittenTable(
+        path=path,
+        rows=None if rows is None else int(rows),
+        version=int(entry["version"]) if entry else None,
+        already_written=already_written,
+    )
+
+
+def _transaction(scoring_id: str) -> str:
+    return "spark_dl-" + hashlib.sha256(scoring_id.encode()).hexdigest()[:32]
+
+
+def _write_files(df: DataFrame, path: str, output: OutputConfig, scoring_id: str) -> WrittenTable:
+    from pyspark.sql import Observation
+    from pyspark.sql import functions as sf
+
+    if SCORING_ID not in df.columns:
+        msg = (
+            f"{path}: rows for a {output.format} table need a column {SCORING_ID!r}, by which a "
+            "rerun is known; add it, or write a Delta table"
+        )
+        raise TableError(msg)
+    storage = Storage(path)
+    if storage.exists(join(path, "_delta_log")):
+        msg = f"{path} is a Delta table: set output.format to delta, or choose another path"
+        raise TableError(msg)
+    if storage.list(path):
+        rows = _rows_of(df, path, output, scoring_id)
+        if rows:
+            return WrittenTable(path=path, rows=rows, version=None, already_written=True)
+    seen = Observation()
+    try:
+        counted = df.observe(seen, sf.count(sf.lit(1)).alias("rows"))
+        counted.write.format(output.format).mode(output.mode).save(spark_uri(path))
+    except spark_errors() as error:
+        raise _failed(path, output.mode, error) from error
+    return WrittenTable(path=path, rows=int(seen.get["rows"]), version=None)
+
+
+def _rows_of(df: DataFrame, path: str, output: OutputConfig, scoring_id: str) -> int:
+    """Count the rows of a scoring in a table of files; refuse to append rows of other columns."""
+    from pyspark.sql import functions as sf
+
+    try:
+        table = df.sparkSession.read.format(output.format).load(spark_uri(path))
+        if SCORING_ID not in table.columns:
+            rows = 0
+        else:
+            rows = table.where(sf.col(SCORING_ID) == scoring_id).count()
+    except spark_errors() as error:
+        if output.mode == "overwrite":
+            return 0  # whatever lies there is replaced
+        raise _failed(path, output.mode, error) from error
+    there, new = dict(table.dtypes), dict(df.dtypes)
+    if output.mode == "append" and there != new:
+        differing = sorted(name for name in there | new if there.get(name) != new.get(name))
+        msg = (
+            f"{path} has other columns than the rows to append ({', '.join(differing)} differ): "
+            "write to another path, or set output.mode to overwrite"
+        )
+        raise TableError(msg)
+    return rows
+
+
+def _failed(path: str, mode: str, error: Exception) -> TableError:
+    return TableError(f"{path} cannot be written ({mode}): {brief_cause(error)}")

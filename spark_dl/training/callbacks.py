@@ -1,0 +1,136 @@
+"""What happens between Keras' steps and epochs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import keras
+import numpy as np
+
+from spark_dl.training.checkpoint import CheckpointStore, Position
+from spark_dl.training.metrics import check_reducible, evaluate, reduced_metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import tensorflow as tf
+
+    from spark_dl.training.collective import Collective
+    from spark_dl.training.events import RunLog
+    from spark_dl.training.task import TrainTask
+
+__all__ = ["EpochEnd", "StepReports", "Validation"]
+
+_REPORT_INTERVAL_S: Final = 0.25
+Logs = dict[str, Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation:
+    """The rows that this rank evaluates.
+
+    Attributes:
+        mine: its own rows, `None` when it has none.
+        probe: one batch of any rows of the split.
+    """
+
+    mine: tf.data.Dataset | None
+    probe: tf.data.Dataset
+
+
+class EpochEnd(keras.callbacks.Callback):
+    """Reduces the epoch's metrics over the ranks, validates, logs and checkpoints; on every rank, before other callbacks.
+
+    Callbacks that come later see reduced values, equal on all ranks, so that they decide alike.
+    """
+
+    def __init__(
+        self, task: TrainTask, collective: Collective, validation: Validation | None, log: RunLog | None
+    ) -> None:
+        """Remember the parts; `log` is the chief's."""
+        super().__init__()
+        self._task = task
+        self._collective = collective
+        self._validation = validation
+        self._log = log
+        self._checkpoints = CheckpointStore(task.paths, collective, keep=task.keep_checkpoints)
+        self.history: dict[str, list[float]] = {}
+
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
+        """Replace this rank's figures by those of all."""
+        if epoch == 0:
+            check_reducible(self.model)
+        step = int(self.model.optimizer.iterations.numpy())
+        train = reduced_metrics(self.model, self._collective)
+        self._write("train", train, epoch, step)
+        merged = dict(train)
+        if self._validation is not None:
+            values = evaluate(self.model, self._validation.mine, self._validation.probe, self._collective)
+            self._write("validation", values, epoch, step)
+            merged |= {f"val_{name}": value for name, value in values.items()}
+        for name, value in merged.items():
+            self.history.setdefault(name, []).append(value)
+        if logs is not None:
+            logs.update(merged)
+        self._checkpoints.save(self.model, self._position(epoch + 1, step))
+
+    def _position(self, epoch: int, step: int) -> Position:
+        return Position(
+            epoch=epoch,
+            step=step,
+            world_size=self._collective.world_size,
+            seed=self._task.seed,
+            global_batch_size=self._task.global_batch_size,
+        )
+
+    def _write(self, split: str, metrics: dict[str, float], epoch: int, step: int) -> None:
+        if self._log is not None:
+            self._log.write(split, metrics, epoch=epoch, step=step, scope="epoch")
+
+
+class StepReports(keras.callbacks.Callback):
+    """Tells the driver how far the chief is, and logs every n-th step.
+
+    Reading a metric waits for the step, so it is done a few times a second at most.
+    """
+
+    def __init__(self, task: TrainTask, steps_per_epoch: int, log: RunLog, report: Callable[[dict[str, Any]], None]) -> None:
+        """Remember where reports go."""
+        super().__init__()
+        self._task = task
+        self._steps = steps_per_epoch
+        self._log = log
+        self._report = report
+        self._epoch = 0
+        self._reported = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002 - Keras' signature
+        """Note the epoch."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:
+        """Report and log, when it is time to."""
+        number = self._epoch * self._steps + batch + 1
+        is_logged = number % self._task.log_every_steps == 0
+        is_last = batch + 1 == self._steps
+        if not (is_logged or is_last or time.monotonic() - self._reported >= _REPORT_INTERVAL_S):
+            return
+        metrics = {name: float(np.asarray(value)) for name, value in (logs or {}).items()}
+        if is_logged:
+            self._log.write("train", metrics, epoch=self._epoch, step=number, scope="step")
+        self._reported = time.monotonic()
+        self._report(
+            {
+                "kind": "progress",
+                "epoch": self._epoch,
+                "epochs": self._task.epochs,
+                "step": batch + 1,
+                "steps_per_epoch": self._steps,
+                "loss": metrics.get("loss"),
+                "rows": (batch + 1) * self._task.global_batch_size,
+                "metrics": metrics,
+                "time": time.time(),
+            }
+        )

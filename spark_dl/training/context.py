@@ -1,0 +1,33 @@
+"""What the training needs to know of the process that it runs in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["RankContext"]
+
+
+class RankContext(Protocol):
+    """One rank's place in the cluster; `spark_dl.cluster.child.ChildContext` is one.
+
+    Attributes:
+        rank: 0 is the chief.
+        world_size: number of ranks.
+        cores: CPU cores of the task.
+        report: sends a JSON-able event to the driver.
+    """
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def world_size(self) -> int: ...
+
+    @property
+    def cores(self) -> int: ...
+
+    @property
+    def report(self) -> Callable[[dict[str, Any]], None]: ...

@@ -1,0 +1,86 @@
+"""What the chief writes while it trains: TensorBoard events and `metrics.jsonl`."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Self
+
+import keras
+import tensorflow as tf
+
+from spark_dl.storage import Storage, join, local_path
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import TracebackType
+
+    from spark_dl.storage import RunPaths
+
+__all__ = ["RunLog"]
+
+_FLUSH_MS = 1000
+
+
+class RunLog:
+    """Writes scalars to ``events/train`` and ``events/validation`` and one JSON object a line to `metrics.jsonl`.
+
+    Args:
+        paths: the run's paths; its folder must be mounted on the chief's host.
+    """
+
+    def __init__(self, paths: RunPaths) -> None:
+        """Open the files."""
+        self._folder = local_path(paths.events)
+        Storage(self._folder).make_folder(local_path(paths.root))
+        self._writers: dict[str, tf.summary.SummaryWriter] = {}
+        self._metrics = open(local_path(paths.metrics), "a", buffering=1, encoding="utf-8")  # noqa: SIM115 - closed by close()
+
+    def _writer(self, split: str) -> tf.summary.SummaryWriter:
+        if split not in self._writers:
+            self._writers[split] = tf.summary.create_file_writer(join(self._folder, split), flush_millis=_FLUSH_MS)
+        return self._writers[split]
+
+    def write(self, split: str, metrics: Mapping[str, float], *, epoch: int, step: int, scope: str) -> None:
+        """Write one record.
+
+        Args:
+            split: ``train`` or ``validation``.
+            metrics: values by name.
+            epoch: number of the epoch, from 0.
+            step: steps since the start of the run.
+            scope: ``step`` or ``epoch``; they are different curves.
+        """
+        record = {"time": time.time(), "epoch": epoch, "step": step, "split": split, "scope": scope, **metrics}
+        self._metrics.write(json.dumps(record) + "\n")
+        writer = self._writer(split)
+        with writer.as_default(step):
+            for name, value in metrics.items():
+                tf.summary.scalar(f"{scope}/{name}", value)
+        writer.flush()
+
+    def write_graph(self, model: keras.Model) -> None:
+        """Write the model's graph; models that are only built when called have none to show."""
+        if not model.built or not getattr(model, "inputs", None):
+            return
+        structure = keras.tree.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), model.input)
+        graph = tf.function(lambda x: model(x, training=False)).get_concrete_function(structure).graph
+        with self._writer("train").as_default(0):
+            tf.summary.graph(graph.as_graph_def())
+        self._writer("train").flush()
+
+    def close(self) -> None:
+        """Flush and close."""
+        for writer in self._writers.values():
+            writer.close()
+        self._metrics.close()
+
+    def __enter__(self) -> Self:
+        """Return the log."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the files."""
+        self.close()

@@ -1,0 +1,101 @@
+"""Export: a SavedModel with a serving signature by feature names, the `.keras` file and the feature spec beside it.
+
+Everything is written under a temporary name and renamed once complete.
+"""
+
+from __future__ import annotations
+
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import keras
+import tensorflow as tf
+
+from spark_dl import __version__
+from spark_dl.errors import ModelError
+from spark_dl.schema import tensors
+from spark_dl.storage import Storage, join, local_path
+from spark_dl.storage.checksum import folder_checksum
+
+if TYPE_CHECKING:
+    from spark_dl.schema import FeatureSpec
+    from spark_dl.training.task import TrainTask
+
+__all__ = ["export_model", "takes_bare_input"]
+
+
+def takes_bare_input(model: keras.Model, spec: FeatureSpec) -> bool:
+    """Whether the model takes its single input bare instead of in a dict by feature name.
+
+    Models with several inputs, and those declared with a dict, get a dict.
+    """
+    if len(spec.features) != 1:
+        return False
+    # a subclassed model declares no inputs: it gets what a single input most naturally is
+    return not isinstance(getattr(model, "input", None), dict)
+
+
+def _named_outputs(model: keras.Model, outputs: Any) -> dict[str, tf.Tensor]:  # noqa: ANN401 - any structure of tensors
+    if isinstance(outputs, dict):
+        return dict(outputs)
+    if isinstance(outputs, (list, tuple)):
+        names = getattr(model, "output_names", None) or [f"output_{i}" for i in range(len(outputs))]
+        return dict(zip(names, outputs, strict=True))
+    return {"output": outputs}
+
+
+def _write_saved_model(model: keras.Model, spec: FeatureSpec, folder: str) -> dict[str, dict[str, Any]]:
+    bare = takes_bare_input(model, spec)
+    inputs = {
+        name: tf.TensorSpec([None, *shape], dtype, name=name) for name, (dtype, shape) in tensors.signature(spec).items()
+    }
+
+    def serve(features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        x = next(iter(features.values())) if bare else features
+        return _named_outputs(model, model(x, training=False))
+
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint(name="serve", fn=serve, input_signature=[inputs])
+    archive.write_out(folder, verbose=False)
+    outputs = tf.function(serve, input_signature=[inputs]).get_concrete_function().structured_outputs
+    return {name: {"dtype": o.dtype.name, "shape": o.shape.as_list()[1:]} for name, o in outputs.items()}
+
+
+def export_model(model: keras.Model, spec: FeatureSpec, task: TrainTask) -> str:
+    """Write one version of the model and return its folder.
+
+    Args:
+        model: the trained model.
+        spec: the columns that it was trained on.
+        task: what was trained.
+
+    Raises:
+        ModelError: Keras or TensorFlow cannot export it.
+        StorageError: the folder cannot be written, or this version is there already.
+    """
+    final = local_path(task.paths.model(task.version))
+    temporary = f"{final}.tmp"
+    storage = Storage(final)
+    storage.remove(temporary)
+    storage.make_folder(os.path.dirname(final))
+    try:
+        outputs = _write_saved_model(model, spec, temporary)
+        model.save(join(temporary, "model.keras"))
+    except Exception as error:
+        msg = f"the model cannot be exported: {type(error).__name__}: {error}"
+        raise ModelError(msg) from error
+    storage.write_atomic(join(temporary, "feature_spec.json"), spec.to_json())
+    facts = {
+        "run_id": task.paths.run_id,
+        "version": task.version,
+        "checksum": folder_checksum(temporary),
+        "outputs": outputs,
+        "dataset_fingerprint": task.fingerprint,
+        "versions": {"spark_dl": __version__, "keras": keras.__version__, "tensorflow": tf.__version__},
+    }
+    storage.write_atomic(join(temporary, "model.json"), json.dumps(facts, indent=2))
+    storage.commit(temporary, final)
+    return final

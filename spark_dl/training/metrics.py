@@ -1,0 +1,75 @@
+"""Exact metrics over all ranks.
+
+Every Keras metric is a function of variables that are sums over rows (means, confusion counts, AUC's buckets). So the
+variables are summed over the ranks in float64 and the metric is computed from the sums: the result is that of one process
+over all rows, whatever the number of ranks. Padding with rows of weight 0 would not do: compiled ``metrics=`` ignore weights.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spark_dl.errors import ConfigError
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+    from spark_dl.training.collective import Collective
+
+__all__ = ["check_reducible", "evaluate", "reduced_metrics"]
+
+
+def check_reducible(model: keras.Model) -> None:
+    """Refuse metrics whose variables are not sums.
+
+    Raises:
+        ConfigError: naming metric and variable.
+    """
+    for variable in model.metrics_variables:
+        if variable.aggregation != "sum":
+            msg = (
+                f"metric variable {variable.path!r} is aggregated by {variable.aggregation!r}, not by sum: its value over "
+                "several workers is not defined; use a metric built on sums (such as keras.metrics.Mean)"
+            )
+            raise ConfigError(msg)
+
+
+def reduced_metrics(model: keras.Model, collective: Collective) -> dict[str, float]:
+    """Sum the metrics' variables over the ranks and return the metrics; the model keeps the sums.
+
+    Args:
+        model: a compiled model whose metrics have been built.
+        collective: of this rank.
+    """
+    variables = model.metrics_variables
+    sums = collective.sum_arrays([np.asarray(variable.numpy()) for variable in variables])
+    for variable, total in zip(variables, sums, strict=True):
+        variable.assign(total)
+    return _as_floats(model.get_metrics_result())
+
+
+def _as_floats(result: dict[str, Any]) -> dict[str, float]:
+    return {name: float(np.asarray(value)) for name, value in result.items()}
+
+
+def evaluate(
+    model: keras.Model, mine: tf.data.Dataset | None, probe: tf.data.Dataset, collective: Collective
+) -> dict[str, float]:
+    """Evaluate a split over all ranks; every row counts exactly once.
+
+    Args:
+        model: a compiled model.
+        mine: this rank's rows; `None` when it has none.
+        probe: one batch of any rows; it builds the metrics' variables on a rank without rows.
+        collective: of this rank.
+
+    Returns:
+        the metrics, ``loss`` among them, equal on all ranks.
+    """
+    model.evaluate(probe if mine is None else mine, verbose=0)
+    if mine is None:
+        model.reset_metrics()
+    return reduced_metrics(model, collective)

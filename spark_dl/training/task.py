@@ -1,0 +1,52 @@
+"""What a rank is told to train: one frozen, picklable value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from spark_dl.storage import RunPaths
+
+__all__ = ["TrainTask"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainTask:
+    """One training run.
+
+    Attributes:
+        model_fn: ``model_fn(spec, params) -> compiled keras.Model``, or ``"package.module:function"``.
+        params: passed to `model_fn`.
+        dataset: folder of the dataset.
+        paths: where the run writes.
+        epochs: number of passes over the training split.
+        global_batch_size: rows of one step over all ranks together.
+        seed: decides initial weights, row order and the ranks' random layers.
+        shuffle: whether the rows are met in another order each epoch.
+        remainder: ``drop`` the last incomplete batch of an epoch, or ``pad`` it with rows of weight 0.
+        log_every_steps: distance of the step records in `metrics.jsonl` and TensorBoard.
+        train_split: name of the split to train on.
+        validation_split: name of the split to validate on; `None` or an empty split for none.
+        keep_checkpoints: number of checkpoints that are kept.
+        version: version number of the exported model.
+        fingerprint: the dataset's fingerprint.
+    """
+
+    model_fn: Callable[..., Any] | str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    dataset: str
+    paths: RunPaths
+    epochs: int = 1
+    global_batch_size: int = 32
+    seed: int = 0
+    shuffle: bool = True
+    remainder: str = "drop"
+    log_every_steps: int = 50
+    train_split: str = "train"
+    validation_split: str | None = "validation"
+    keep_checkpoints: int = 2
+    version: int = 1
+    fingerprint: str = ""

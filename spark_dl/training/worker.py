@@ -1,0 +1,107 @@
+"""The training of one rank, from the shards to the exported model."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import keras
+import tensorflow as tf
+
+from spark_dl.shards import Manifest
+from spark_dl.shards.assignment import Assignment, evaluation_rows
+from spark_dl.training.callbacks import EpochEnd, StepReports, Validation
+from spark_dl.training.collective import Collective, form_collective
+from spark_dl.training.data import ShardReader, evaluation_dataset, training_dataset
+from spark_dl.training.events import RunLog
+from spark_dl.training.export import export_model, takes_bare_input
+from spark_dl.training.model import build_model, equalise
+
+if TYPE_CHECKING:
+    from spark_dl.training.context import RankContext
+    from spark_dl.training.task import TrainTask
+
+__all__ = ["train"]
+
+logger = logging.getLogger(__name__)
+
+
+def train(task: TrainTask, context: RankContext) -> dict[str, Any]:
+    """Train on this rank; the entry of the child process.
+
+    Args:
+        task: what to train, the same on all ranks.
+        context: this rank's place in the cluster.
+
+    Returns:
+        ``history`` (reduced metrics, a list of one value an epoch), ``steps``, and on the chief ``model_path``.
+    """
+    # before anything else of TensorFlow runs
+    collective = form_collective(context.rank, context.world_size, cores=context.cores)
+    manifest = Manifest.read(task.dataset)
+    assignment = _assignment(task, manifest, collective)
+    model = build_model(task, manifest.spec, collective)
+    bare = takes_bare_input(model, manifest.spec)
+    reader = ShardReader(task.dataset, manifest.split(task.train_split))
+    batches = training_dataset(reader, assignment, manifest.spec, epochs=task.epochs, bare=bare)
+    _build(model, reader, manifest, bare=bare)
+    equalise(model, task.seed, collective)
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(RunLog(task.paths)) if context.rank == 0 else None
+        end = EpochEnd(task, collective, _validation(task, manifest, collective, bare=bare), log)
+        callbacks: list[keras.callbacks.Callback] = [end]
+        if log is not None:
+            log.write_graph(model)
+            callbacks.append(StepReports(task, assignment.steps_per_epoch, log, context.report))
+        model.fit(
+            batches,
+            epochs=task.epochs,
+            # Keras must never meet the end of the dataset: it would run a step past it
+            steps_per_epoch=assignment.steps_per_epoch,
+            callbacks=callbacks,
+            verbose=0,
+        )
+    result: dict[str, Any] = {"history": end.history, "steps": assignment.steps_per_epoch * task.epochs}
+    if context.rank == 0:
+        result["model_path"] = export_model(model, manifest.spec, task)
+    return result
+
+
+def _assignment(task: TrainTask, manifest: Manifest, collective: Collective) -> Assignment:
+    manifest.split(task.train_split)  # says so when it is missing or empty
+    assignment = Assignment(
+        rows=manifest.totals[task.train_split],
+        world_size=collective.world_size,
+        rank=collective.rank,
+        global_batch_size=task.global_batch_size,
+        seed=task.seed,
+        shuffle=task.shuffle,
+        remainder=cast("Literal['drop', 'pad']", task.remainder),
+    )
+    if assignment.dropped and collective.rank == 0:
+        logger.info("each epoch leaves out %d of %d rows: they do not fill a batch", assignment.dropped, assignment.rows)
+    return assignment
+
+
+def _probe(reader: ShardReader, manifest: Manifest, *, bare: bool) -> tf.data.Dataset:
+    """Return one batch of one row."""
+    return evaluation_dataset(reader, manifest.spec, range(1), batch_size=1, bare=bare)
+
+
+def _build(model: keras.Model, reader: ShardReader, manifest: Manifest, *, bare: bool) -> None:
+    """Create all variables: weights, optimizer, and those of the metrics, which Keras makes in the first step."""
+    model.evaluate(_probe(reader, manifest, bare=bare), verbose=0)
+    model.reset_metrics()
+    model.optimizer.build(model.trainable_variables)
+
+
+def _validation(task: TrainTask, manifest: Manifest, collective: Collective, *, bare: bool) -> Validation | None:
+    split = task.validation_split
+    if not split or not manifest.totals.get(split):
+        return None
+    reader = ShardReader(task.dataset, manifest.split(split))
+    rows = evaluation_rows(manifest.totals[split], collective.world_size, collective.rank)
+    batch_size = max(task.global_batch_size // collective.world_size, 1)
+    mine = evaluation_dataset(reader, manifest.spec, rows, batch_size=batch_size, bare=bare) if rows else None
+    return Validation(mine=mine, probe=_probe(reader, manifest, bare=bare))

@@ -1,0 +1,82 @@
+"""Sessions for the tests, and the order that lets them share one process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from spark_dl.session import EMBEDDED_MASTER, embedded_session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from pyspark.sql import SparkSession
+
+os.environ["TZ"] = "UTC"
+time.tzset()
+
+# A process has one SparkContext at a time. Tests are run in this order, so that each kind of
+# session starts once.
+SESSIONS = {
+    "spark": "local[2]",
+    "cluster_spark": EMBEDDED_MASTER,
+    "one_executor_spark": "local-cluster[1,2,1024]",
+}
+
+
+def _kind(item: pytest.Item) -> int:
+    used = [n for n, name in enumerate(SESSIONS) if name in getattr(item, "fixturenames", ())]
+    if len(used) > 1:
+        names = " and ".join(list(SESSIONS)[n] for n in used)
+        msg = f"{item.nodeid}: one process cannot hold {names}"
+        raise pytest.UsageError(msg)
+    if used:
+        return used[0] + 1
+    # tests that start processes of their own come last: no session of ours is to hold cores
+    # meanwhile
+    return len(SESSIONS) + 1 if item.get_closest_marker("cluster") else 0
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group the tests by session, after pytest-randomly has shuffled them (the sort is stable)."""
+    items.sort(key=_kind)
+
+
+@pytest.fixture(scope="session")
+def _use(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], SparkSession]]:
+    """Switch this process to a session of a master; the one before is stopped."""
+    conf = {
+        "spark.driver.memory": "1g",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("warehouse")),
+    }
+    with contextlib.ExitStack() as running:
+
+        def use(master: str) -> SparkSession:
+            running.close()
+            return running.enter_context(embedded_session(master, app_name="tests", conf=conf))
+
+        yield use
+
+
+@pytest.fixture(scope="session")
+def spark(_use: Callable[[str], SparkSession]) -> SparkSession:
+    """Spark in local mode, two task slots, with the connector and Delta."""
+    return _use(SESSIONS["spark"])
+
+
+@pytest.fixture(scope="session")
+def cluster_spark(_use: Callable[[str], SparkSession]) -> SparkSession:
+    """Two real executors of one core each."""
+    return _use(SESSIONS["cluster_spark"])
+
+
+@pytest.fixture(scope="session")
+def one_executor_spark(_use: Callable[[str], SparkSession]) -> SparkSession:
+    """One real executor with two cores: two ranks share it."""
+    return _use(SESSIONS["one_executor_spark"])

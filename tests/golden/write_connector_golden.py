@@ -1,0 +1,69 @@
+"""Write `connector_types.tfrecord` with TensorFlow, the independent writer that the connector is compared with.
+
+The file is frozen: the tests of both sides read it and the connector must write the same bytes. Column names are in
+alphabetical order because deterministic protobuf sorts a map by key. Run: `python tests/golden/write_connector_golden.py`.
+"""
+
+from pathlib import Path
+
+import tensorflow as tf
+
+GOLDEN = Path(__file__).parent / "connector_types.tfrecord"
+
+# (kind, values) of each feature: the smallest, the largest and an ordinary value of each type.
+ROWS = [
+    {
+        "a_boolean": ("int64", [1]),
+        "b_tinyint": ("int64", [-128]),
+        "c_smallint": ("int64", [-32768]),
+        "d_int": ("int64", [-(2**31)]),
+        "e_bigint": ("int64", [-(2**63)]),
+        "f_date": ("int64", [-719162]),
+        "g_timestamp": ("int64", [-62135596800000000]),
+        "h_timestamp_ntz": ("int64", [-1]),
+        "i_float": ("float", [float("-inf")]),
+        "j_string": ("bytes", [b""]),
+        "k_binary": ("bytes", [b"\x00\xff\xfe"]),
+        "l_bigints": ("int64", []),
+        "m_floats": ("float", []),
+        "n_strings": ("bytes", []),
+        "o_booleans": ("int64", [0, 1, 1]),
+    },
+    {
+        "a_boolean": ("int64", [0]),
+        "b_tinyint": ("int64", [127]),
+        "c_smallint": ("int64", [32767]),
+        "d_int": ("int64", [2**31 - 1]),
+        "e_bigint": ("int64", [2**63 - 1]),
+        "f_date": ("int64", [20778]),
+        "g_timestamp": ("int64", [1795219200123456]),
+        "h_timestamp_ntz": ("int64", [0]),
+        "i_float": ("float", [1.5]),
+        "j_string": ("bytes", ["Zürich ✓".encode()]),
+        "k_binary": ("bytes", [b""]),
+        "l_bigints": ("int64", [0, 127, 128, -1, 2**62]),
+        "m_floats": ("float", [0.0, -0.0, 1e-45, 3.4028234663852886e38]),
+        "n_strings": ("bytes", [b"", b"a", "日本".encode()]),
+        "o_booleans": ("int64", []),
+    },
+]
+
+
+def feature(kind: str, values: list) -> tf.train.Feature:
+    lists = {
+        "int64": lambda: tf.train.Feature(int64_list=tf.train.Int64List(value=values)),
+        "float": lambda: tf.train.Feature(float_list=tf.train.FloatList(value=values)),
+        "bytes": lambda: tf.train.Feature(bytes_list=tf.train.BytesList(value=values)),
+    }
+    return lists[kind]()
+
+
+def main() -> None:
+    with tf.io.TFRecordWriter(str(GOLDEN)) as writer:
+        for row in ROWS:
+            features = tf.train.Features(feature={name: feature(*value) for name, value in row.items()})
+            writer.write(tf.train.Example(features=features).SerializeToString(deterministic=True))
+
+
+if __name__ == "__main__":
+    main()

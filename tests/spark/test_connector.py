@@ -1,0 +1,301 @@
+"""The TFRecord connector through Spark: identity, TensorFlow as the other side, refusals, damage."""
+
+from __future__ import annotations
+
+import struct
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pyspark.errors import IllegalArgumentException
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pyspark.sql import DataFrame, Row, SparkSession
+
+pytestmark = pytest.mark.spark
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "connector_types.tfrecord"
+GOLDEN_SCHEMA = (
+    "a_boolean boolean, b_tinyint tinyint, c_smallint smallint, d_int int, e_bigint bigint, f_date date, "
+    "g_timestamp timestamp, h_timestamp_ntz timestamp_ntz, i_float float, j_string string, k_binary binary, "
+    "l_bigints array<bigint>, m_floats array<float>, n_strings array<string>, o_booleans array<boolean>"
+)
+
+
+def as_float32(value: float) -> float:
+    return struct.unpack("<f", struct.pack("<f", value))[0]
+
+
+def integers(bits: int) -> st.SearchStrategy[int]:
+    return st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - a timestamp without time zone
+MICROSECONDS = st.integers(-(10**15), 4 * 10**15)
+SCALARS: dict[str, st.SearchStrategy[Any]] = {
+    "boolean": st.booleans(),
+    "tinyint": integers(8),
+    "smallint": integers(16),
+    "int": integers(32),
+    "bigint": integers(64),
+    "date": st.dates(date(1, 1, 1), date(9999, 12, 31)),
+    "timestamp": MICROSECONDS,  # as int64: Python's own timestamps depend on the machine's time zone
+    "timestamp_ntz": MICROSECONDS.map(lambda us: EPOCH + timedelta(microseconds=us)),
+    "float": st.floats(width=32),
+    "string": st.text(max_size=40),
+    "binary": st.binary(max_size=200),
+}
+TYPES = SCALARS | {f"array<{name}>": st.lists(values, max_size=12) for name, values in SCALARS.items()}
+SCHEMA = ", ".join(f"c{i} {name}" for i, name in enumerate(TYPES))
+INPUT_SCHEMA = SCHEMA.replace(" timestamp,", " bigint,").replace("<timestamp>", "<bigint>")
+
+
+def with_timestamps(df: DataFrame) -> DataFrame:
+    for i, name in enumerate(TYPES):
+        if name == "timestamp":
+            df = df.withColumn(f"c{i}", F.timestamp_micros(f"c{i}"))
+        elif name == "array<timestamp>":
+            df = df.withColumn(f"c{i}", F.transform(f"c{i}", F.timestamp_micros))
+    return df
+
+
+def bits(value: Any) -> Any:
+    """`value` so that floats compare by their bits: -0.0 is not 0.0, a NaN is a NaN."""
+    if isinstance(value, float):
+        return struct.pack("<d", value) if value == value else "NaN"  # noqa: PLR0124
+    if isinstance(value, list):
+        return [bits(item) for item in value]
+    return value
+
+
+def rows(df: DataFrame) -> list[tuple[Any, ...]]:
+    return sorted((tuple(bits(value) for value in row) for row in df.collect()), key=lambda row: row[-1])
+
+
+def write(df: DataFrame, path: Path) -> list[Path]:
+    """Write `df` and return its files, without the checksums that would notice damage before the connector does."""
+    df.write.format("tfrecord").mode("overwrite").save(str(path))
+    for crc in path.glob(".*.crc"):
+        crc.unlink()
+    return sorted(path.glob("*.tfrecord"))
+
+
+def read(spark: SparkSession, schema: str | StructType, path: Path) -> DataFrame:
+    return spark.read.schema(schema).format("tfrecord").load(str(path))
+
+
+def failure(action: Callable[[], object]) -> str:
+    """What Python is told when a Spark job fails."""
+    with pytest.raises(Exception, match=r"io\.sparkdl\.tfrecord\.TFRecordException: ") as caught:
+        action()
+    return str(caught.value)
+
+
+@settings(
+    max_examples=5,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(table=st.lists(st.tuples(*TYPES.values()), max_size=25))
+def test_table_to_tfrecords_to_table_is_the_identity(
+    spark: SparkSession, tmp_path: Path, table: list[tuple[Any, ...]]
+) -> None:
+    numbered = [(*values, i) for i, values in enumerate(table)]
+    original = with_timestamps(spark.createDataFrame(numbered, f"{INPUT_SCHEMA}, id int"))
+    write(original, tmp_path / "table")
+    back = read(spark, original.schema, tmp_path / "table")
+    assert rows(back) == rows(original)
+
+
+@pytest.mark.parametrize("format_name", ["tfrecord", "tfrecords"])
+def test_both_short_names_write_and_read_one_format(spark: SparkSession, tmp_path: Path, format_name: str) -> None:
+    spark.range(20).write.format(format_name).save(str(tmp_path / "t"))
+    for other in ("tfrecord", "tfrecords"):
+        back = spark.read.schema("id bigint").format(other).load(str(tmp_path / "t"))
+        assert sorted(row.id for row in back.collect()) == list(range(20))
+
+
+def test_tensorflow_parses_the_same_values(spark: SparkSession, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    table = spark.range(0, 50, 1, 2).select(
+        "id",
+        (F.col("id") / 7).cast("float").alias("x"),
+        F.concat(F.lit("ü"), "id").alias("text"),
+        F.transform(F.sequence(F.lit(0), F.lit(5)), lambda i: (i * F.col("id")).cast("float")).alias("xs"),
+        F.when(F.col("id") % 2 == 0, F.array("id", "id")).otherwise(F.array().cast("array<bigint>")).alias("ragged"),
+    )
+    files = [str(file) for file in write(table, tmp_path / "t")]
+    records = list(tf.data.TFRecordDataset(files).as_numpy_iterator())
+    parsed = tf.io.parse_example(
+        records,
+        {
+            "id": tf.io.FixedLenFeature([], tf.int64),
+            "x": tf.io.FixedLenFeature([], tf.float32),
+            "text": tf.io.FixedLenFeature([], tf.string),
+            "xs": tf.io.FixedLenFeature([6], tf.float32),
+            "ragged": tf.io.RaggedFeature(tf.int64),
+        },
+    )
+    expected = sorted(table.collect(), key=lambda row: row.id)
+    order = sorted(range(50), key=lambda i: parsed["id"].numpy()[i])
+    for row, i in zip(expected, order, strict=True):
+        assert parsed["id"].numpy()[i] == row.id
+        assert float(parsed["x"].numpy()[i]) == row.x
+        assert parsed["text"].numpy()[i].decode() == row.text
+        assert parsed["xs"].numpy()[i].tolist() == row.xs
+        assert parsed["ragged"][i].numpy().tolist() == row.ragged
+
+
+def test_files_that_tensorflow_wrote_are_read(spark: SparkSession, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    def example(i: int) -> bytes:
+        features = {
+            "text": tf.train.Feature(bytes_list=tf.train.BytesList(value=[f"é{i}".encode()])),
+            "xs": tf.train.Feature(float_list=tf.train.FloatList(value=[i / 4, -i])),
+            "unwanted": tf.train.Feature(bytes_list=tf.train.BytesList(value=[bytes(i)] * 3)),
+            "id": tf.train.Feature(int64_list=tf.train.Int64List(value=[-i])),
+        }
+        return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+    with tf.io.TFRecordWriter(str(tmp_path / "a.tfrecord")) as writer:
+        for i in range(100):
+            writer.write(example(i))
+    back = read(spark, "id int, text string, xs array<float>", tmp_path / "a.tfrecord")
+    assert [tuple(row) for row in back.collect()] == [(-i, f"é{i}", [i / 4, float(-i)]) for i in range(100)]
+
+
+def test_golden_file_is_read_and_written_again_byte_for_byte(spark: SparkSession, tmp_path: Path) -> None:
+    golden = read(spark, GOLDEN_SCHEMA, GOLDEN)
+    first, second = golden.select("e_bigint", "j_string", "k_binary", "l_bigints", "i_float").collect()
+    assert tuple(first) == (-(2**63), "", bytearray(b"\x00\xff\xfe"), [], float("-inf"))
+    assert tuple(second) == (2**63 - 1, "Zürich ✓", bytearray(), [0, 127, 128, -1, 2**62], 1.5)
+    (file,) = write(golden.coalesce(1), tmp_path / "again")
+    assert file.read_bytes() == GOLDEN.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("expression", "type_name", "advice"),
+    [
+        ("1.5D", "double", r"cast to float \(spark_dl\.prepare does this\)"),
+        ("array(1.5D)", "array<double>", r"cast to array<float> \(spark_dl\.prepare does this\)"),
+        ("1.5", r"decimal\(2,1\)", "cast to bigint or float, or to string to keep every digit"),
+        ("map('a', 1)", "map<string,int>", "select the map's values"),
+        ("named_struct('a', 1)", "struct<a:int>", "select the struct's fields as columns"),
+        ("array(array(1))", "array<array<int>>", "flatten the column"),
+        ("interval '1' day", "interval day", "cast to one of them"),
+        ("parse_json('1')", "variant", "cast to one of them"),
+    ],
+)
+def test_types_that_lose_something_are_refused_by_column(
+    spark: SparkSession, tmp_path: Path, expression: str, type_name: str, advice: str
+) -> None:
+    table = spark.sql(f"SELECT 1L AS fine, {expression} AS odd")
+    write_refused = rf"Cannot write column `odd` \({type_name}\) as TFRecord: .*{advice}"
+    with pytest.raises(Exception, match=write_refused) as caught:
+        table.write.format("tfrecord").save(str(tmp_path / "t"))
+    if "interval" not in type_name and type_name != "variant":
+        assert isinstance(caught.value, IllegalArgumentException)
+    write(spark.range(1), tmp_path / "t")
+    with pytest.raises(IllegalArgumentException, match=rf"Cannot read column `odd` \({type_name}\) as TFRecord"):
+        read(spark, table.schema, tmp_path / "t").collect()
+
+
+def test_options_and_missing_schema_are_said(spark: SparkSession, tmp_path: Path) -> None:
+    with pytest.raises(IllegalArgumentException, match=r"codec=gzip is not supported.*Supported: none, uncompressed"):
+        spark.range(1).write.format("tfrecord").option("codec", "gzip").save(str(tmp_path / "t"))
+    with pytest.raises(IllegalArgumentException, match=r"recordType=ByteArray is not .*Supported: Example"):
+        spark.range(1).write.format("tfrecord").option("RECORDTYPE", "ByteArray").save(str(tmp_path / "t"))
+    write(spark.range(1), tmp_path / "t")
+    with pytest.raises(IllegalArgumentException, match=r"Cannot infer the schema of TFRecord files\. Give it"):
+        spark.read.format("tfrecord").load(str(tmp_path / "t"))
+
+
+def test_a_null_names_column_and_partition_and_commits_nothing(spark: SparkSession, tmp_path: Path) -> None:
+    numbers = spark.range(0, 10, 1, 5)
+    scalar = numbers.select("id", F.when(F.col("id") != 7, F.col("id")).alias("x"))  # noqa: PLR2004
+    message = failure(lambda: write(scalar, tmp_path / "scalar"))
+    assert "Cannot write null in column `x` as TFRecord (partition 3)." in message
+    element = numbers.select("id", F.array("id", F.when(F.col("id") != 2, F.col("id"))).alias("xs"))  # noqa: PLR2004
+    message = failure(lambda: write(element, tmp_path / "element"))
+    assert "Cannot write null in element 1 of array column `xs` as TFRecord (partition 1)." in message
+    assert not list(tmp_path.glob("*/*.tfrecord"))
+
+
+@pytest.fixture
+def ten_records(spark: SparkSession, tmp_path: Path) -> tuple[Path, int]:
+    """A file of ten records and the length of each."""
+    (file,) = write(spark.range(0, 10, 1, 1).select("id", F.lit("abc").alias("text")), tmp_path / "ten")
+    size = file.stat().st_size
+    assert size % 10 == 0
+    return file, size // 10
+
+
+@pytest.mark.parametrize(
+    ("at", "reason"),
+    [(3, "length CRC-32C is 0x"), (9, "length CRC-32C is 0x"), (20, "data CRC-32C is 0x"), (-2, "data CRC-32C is 0x")],
+)
+def test_a_flipped_bit_names_file_record_and_offset(
+    spark: SparkSession, ten_records: tuple[Path, int], at: int, reason: str
+) -> None:
+    file, size = ten_records
+    content = bytearray(file.read_bytes())
+    content[4 * size + at % size] ^= 0x10
+    file.write_bytes(content)
+    where = f"Cannot read TFRecord file file:{file}: record 4 (counted from 0) at byte {4 * size}: {reason}"
+    assert where in failure(read(spark, "id bigint, text string", file).collect)
+    assert where in failure(read(spark, "id bigint, text string", file).count)
+
+
+@pytest.mark.parametrize("kept", [1, 5, 11, 12, 20, -1])
+def test_a_cut_file_names_file_record_and_offset(spark: SparkSession, ten_records: tuple[Path, int], kept: int) -> None:
+    file, size = ten_records
+    file.write_bytes(file.read_bytes()[: 9 * size + kept % size])
+    message = failure(read(spark, "id bigint", file).collect)
+    assert f"Cannot read TFRecord file file:{file}: record 9 (counted from 0) at byte {9 * size}: " in message
+    assert "the file is truncated" in message
+
+
+@pytest.mark.parametrize(
+    ("schema", "reason"),
+    [
+        ("id float", "column `id` (float) needs FloatList, the record has Int64List"),
+        ("id bigint, missing string", "column `missing` (string) is not in the record"),
+        ("id boolean", "column `id` (boolean) holds 0 to 1, the record has 2"),
+    ],
+)
+def test_another_schema_is_an_error_never_a_wrong_row(
+    spark: SparkSession, ten_records: tuple[Path, int], schema: str, reason: str
+) -> None:
+    file, _ = ten_records
+    message = failure(read(spark, schema, file).collect)
+    assert f"Cannot read TFRecord file file:{file}: record " in message
+    assert reason in message
+
+
+def test_pruning_reads_only_what_is_asked(spark: SparkSession, ten_records: tuple[Path, int]) -> None:
+    file, _ = ten_records
+    wide = read(spark, "id bigint, text float, missing bigint", file)  # the latter two could not be read
+    assert [row.id for row in wide.select("id").collect()] == list(range(10))
+    assert wide.count() == 10  # noqa: PLR2004
+    assert "text" in failure(wide.collect)
+
+
+def test_empty_table_partition_folders_and_file_metadata(spark: SparkSession, tmp_path: Path) -> None:
+    write(spark.range(0), tmp_path / "empty")
+    assert read(spark, "id bigint", tmp_path / "empty").collect() == []
+    table = spark.range(30).select("id", (F.col("id") % 3).cast("int").alias("kind"))
+    table.write.partitionBy("kind").format("tfrecord").save(str(tmp_path / "folders"))
+    back = read(spark, "id bigint, kind int", tmp_path / "folders")
+    assert rows(back.select("kind", "id")) == rows(table.select("kind", "id"))
+    files: list[Row] = back.where("kind = 1").select("_metadata.file_path").distinct().collect()
+    assert files
+    assert all("/kind=1/" in row.file_path for row in files)

@@ -1,0 +1,97 @@
+"""The session that jobs and tests get."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from spark_dl._jvm import (
+    CONNECTOR_CLASS,
+    connector_jar,
+    ensure_connector,
+    has_class,
+    is_connect,
+    require_delta,
+)
+from spark_dl.errors import ConfigError
+from spark_dl.session import active_session, job_session
+
+pytestmark = pytest.mark.spark
+
+
+def test_a_jobs_session_is_the_one_that_is_active_and_stays(spark):
+    with job_session() as session:
+        assert session is spark
+    assert active_session() is spark
+    assert spark.range(3).count() == 3
+
+
+def test_the_session_is_local_and_in_utc(spark):
+    assert spark.conf.get("spark.sql.session.timeZone") == "UTC"
+    assert spark.sparkContext.uiWebUrl is None
+    assert not is_connect(spark)
+
+
+def test_without_an_active_session_the_error_says_what_to_do(spark):
+    seen = []
+
+    def ask():
+        try:
+            active_session()
+        except ConfigError as error:
+            seen.append(str(error))
+
+    # a thread of its own has no active session in the JVM
+    spark._jvm.SparkSession.clearDefaultSession()
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    spark._jvm.SparkSession.setDefaultSession(spark._jsparkSession)
+    assert seen == ["no Spark session is active: start one, or pass it as spark=…"]
+
+
+def test_the_connector_is_there_and_asking_again_changes_nothing(spark):
+    ensure_connector(spark)
+    ensure_connector(spark)
+    assert has_class(spark, CONNECTOR_CLASS)
+
+
+def test_a_class_that_is_not_there_is_not_found(spark):
+    assert not has_class(spark, "io.sparkdl.NoSuchClass")
+
+
+def test_the_tests_have_delta(spark, tmp_path):
+    require_delta(spark)
+    path = str(tmp_path / "table")
+    spark.range(5).write.format("delta").save(path)
+    assert spark.read.format("delta").load(path).count() == 5
+
+
+class _Session:
+    """A session without Delta, as far as `require_delta` asks."""
+
+    version = "4.1.4"
+
+    def __init__(self, spark, **settings):
+        self._jvm = spark._jvm
+        self.conf = settings
+
+
+def test_delta_cannot_be_added_late_so_the_error_names_the_settings(spark):
+    with pytest.raises(ConfigError) as caught:
+        require_delta(_Session(spark))
+    message = str(caught.value)
+    assert "spark.sql.extensions=io.delta.sql.DeltaSparkSessionExtension" in message
+    assert (
+        "spark.sql.catalog.spark_catalog=org.apache.spark.sql.delta.catalog.DeltaCatalog" in message
+    )
+
+
+def test_databricks_builds_delta_in(spark):
+    settings = {"spark.databricks.clusterUsageTags.clusterId": "1121-074501-abc"}
+    require_delta(_Session(spark, **settings))
+
+
+def test_the_jar_fits_the_scala_of_this_spark():
+    assert connector_jar().endswith("spark-dl-connector_2.13-0.1.0.jar")

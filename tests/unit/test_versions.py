@@ -1,0 +1,73 @@
+"""The matrix of versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+
+import pytest
+
+import spark_dl
+from spark_dl.errors import ConfigError
+from spark_dl.versions import (
+    PRIMARY_SPARK,
+    SPARK_LINES,
+    connector_jar_name,
+    installed_spark_line,
+    spark_line,
+)
+
+
+@pytest.mark.parametrize(
+    ("version", "scala", "delta"),
+    [
+        ("3.5.9", "2.12", "io.delta:delta-spark_2.12:3.3.3"),
+        ("4.0.1", "2.13", "io.delta:delta-spark_4.0_2.13:4.1.0"),
+        ("4.1.4", "2.13", "io.delta:delta-spark_4.1_2.13:4.1.0"),
+        ("4.2.0", "2.13", "io.delta:delta-spark_4.2_2.13:4.4.0"),
+        ("4.1", "2.13", "io.delta:delta-spark_4.1_2.13:4.1.0"),
+        ("4.1.0-amzn-1", "2.13", "io.delta:delta-spark_4.1_2.13:4.1.0"),
+    ],
+)
+def test_a_spark_version_finds_its_line(version, scala, delta):
+    line = spark_line(version)
+    assert line.scala == scala
+    assert line.scala_full.startswith(f"{scala}.")
+    assert line.delta_coordinates[0] == delta
+    assert line.delta_coordinates[1].startswith("io.delta:delta-storage:")
+
+
+@pytest.mark.parametrize("version", ["2.4.8", "5.0.0", "", "main"])
+def test_an_unsupported_spark_is_refused_with_the_lines_that_are(version):
+    with pytest.raises(ConfigError, match=r"supported lines: 3\.5, 4\.0, 4\.1, 4\.2"):
+        spark_line(version)
+
+
+def test_one_line_is_primary():
+    assert [line for line in SPARK_LINES.values() if line.support == "primary"] == [PRIMARY_SPARK]
+    assert installed_spark_line() is PRIMARY_SPARK
+
+
+def test_without_pyspark_the_primary_line_is_meant(monkeypatch):
+    def nothing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", nothing)
+    assert installed_spark_line() is PRIMARY_SPARK
+
+
+def test_the_jar_has_the_packages_version():
+    assert connector_jar_name("2.12") == f"spark-dl-connector_2.12-{spark_dl.__version__}.jar"
+
+
+def test_the_set_up_reads_what_sbt_needs():
+    done = subprocess.run(
+        [sys.executable, "-m", "spark_dl.versions"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [
+        "export SCALA_VERSION=2.13.17",
+        f"export SPARK_DL_VERSION={spark_dl.__version__}",
+        "export SPARK_DL_DELTA_ARTIFACT=delta-spark_4.1_2.13",
+        "export SPARK_DL_DELTA_VERSION=4.1.0",
+    ]
