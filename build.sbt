@@ -68,10 +68,15 @@ lazy val root = (project in file("."))
     }
   )
 
-/** Copies `jars` into `folder` and deletes the other files there that match `pattern`. */
+/** Copies `jars` into `folder` and deletes the other files there that match `pattern`. Running JVMs keep what they have. */
 def layOnly(jars: Seq[File], folder: File, pattern: String): Unit = {
   IO.createDirectory(folder)
   val wanted = jars.map(_.getName).toSet
   (folder * pattern).get.filterNot(old => wanted(old.getName)).foreach(IO.delete(_))
-  jars.foreach(jar => IO.copyFile(jar, folder / jar.getName, preserveLastModified = true))
+  jars.foreach { jar =>
+    val partial = folder / s".${jar.getName}.partial"
+    IO.copyFile(jar, partial, preserveLastModified = true)
+    java.nio.file.Files.move(
+      partial.toPath, (folder / jar.getName).toPath, java.nio.file.StandardCopyOption.ATOMIC_MOVE)
+  }
 }

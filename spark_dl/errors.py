@@ -1,8 +1,10 @@
 """The error tree of `spark_dl`.
 
-Every error says what failed, where, what was expected and what to change. Three things follow from its class:
+Every error says what failed, where, what was expected and what to change. Three things follow from
+its class:
 
-- ``retryable``: whether running the same thing again can help (a lost executor: yes; a missing column: no);
+- ``retryable``: whether running the same thing again can help (a lost executor: yes; a missing
+  column: no);
 - ``exit_code``: what a job exits with (see ``jobs/``);
 - pickling: every error survives it, because errors travel from executors to the driver.
 
@@ -67,14 +69,18 @@ class SparkDLError(Exception):
 class ConfigError(SparkDLError):
     """A setting or an argument is wrong: the user must change it.
 
-    Example scenario: a YAML key that does not exist, a global batch size that the world size does not divide.
+    Example scenario: a YAML key that does not exist, a global batch size that the world size does
+    not divide.
     """
 
     @classmethod
     def unknown_key(cls, key: str, *, where: str, known: Iterable[str]) -> ConfigError:
         """An unknown key in a config section, with the closest known one."""
         names = sorted(known)
-        return cls(f"{where}: unknown key {key!r}{did_you_mean(key, names)} (known keys: {', '.join(names)})")
+        return cls(
+            f"{where}: unknown key {key!r}{did_you_mean(key, names)} (known keys: "
+            f"{', '.join(names)})"
+        )
 
 
 class DataError(SparkDLError):
@@ -88,18 +94,23 @@ class TableError(DataError):
 class SchemaError(DataError):
     """A column or its type does not fit.
 
-    Example scenario: a feature names a column that the table lacks; a decimal column without an explicit cast.
+    Example scenario: a feature names a column that the table lacks; a decimal column without an
+    explicit cast.
     """
 
     @classmethod
-    def missing_column(cls, column: str, available: Sequence[str], *, role: str = "feature") -> SchemaError:
+    def missing_column(
+        cls, column: str, available: Sequence[str], *, role: str = "feature"
+    ) -> SchemaError:
         """A column that the table does not have, with the closest name that it does have."""
         hint = did_you_mean(column, available)
-        return cls(f"{role} column {column!r} is not in the table{hint} (columns: {', '.join(available)})")
+        return cls(
+            f"{role} column {column!r} is not in the table{hint} (columns: {', '.join(available)})"
+        )
 
 
 class ManifestError(DataError):
-    """A dataset directory has no manifest, or one that cannot be read: there is no data without a manifest."""
+    """A dataset's folder has no manifest that can be read: without it there is no data."""
 
 
 class ShardError(DataError):
@@ -132,12 +143,15 @@ class ResourceError(ClusterError):
 
 
 class TimeoutExpiredError(ClusterError):
-    """A wait reached its deadline; the message says what it waited for and which setting lengthens it."""
+    """A wait reached its deadline; the message says for what, and which setting lengthens it."""
 
     @classmethod
     def waiting_for(cls, what: str, timeout_s: float, setting: str) -> TimeoutExpiredError:
         """A deadline that passed, what was waited for, and the setting that changes it."""
-        return cls(f"gave up after {timeout_s:g} s waiting for {what}; raise `{setting}` if this is normal here")
+        return cls(
+            f"gave up after {timeout_s:g} s waiting for {what}; raise `{setting}` if this is "
+            "normal here"
+        )
 
 
 class WorkerLostError(ClusterError):
@@ -163,7 +177,8 @@ class RankFailure:
     Attributes:
         rank: the rank in the training cluster.
         host: host name of its executor.
-        error: class name of the exception, or what became of the process (``"exit code 3"``, ``"signal SIGKILL"``).
+        error: class name of the exception, or what became of the process (``"exit code 3"``,
+            ``"signal SIGKILL"``).
         message: the exception's message; empty when the process died without one.
         traceback: the traceback in the user's and our code; empty when there is none.
         log_tail: the last lines that the worker wrote to stdout and stderr.
@@ -184,7 +199,7 @@ class RankFailure:
 
 
 class TrainingFailedError(SparkDLError):
-    """Training failed on one or more ranks; equal failures are merged and the first line holds the cause.
+    """Training failed on one or more ranks; equal failures are merged, the cause comes first.
 
     Attributes:
         failures: what happened on each failed rank, in order of rank.
@@ -197,7 +212,8 @@ class TrainingFailedError(SparkDLError):
         """Build the error from the failures of the ranks.
 
         Args:
-            failures: at least one failure; failures that merely followed from another's are left out by the caller.
+            failures: at least one failure; failures that merely followed from another's are left
+                out by the caller.
         """
         ordered = tuple(sorted(failures, key=lambda failure: failure.rank))
         groups: dict[tuple[str, str], list[RankFailure]] = defaultdict(list)

@@ -1,7 +1,7 @@
 """The only composer: table → shards → cluster → training → model → table.
 
-`prepare`, `train` and `predict` are the library's public functions; `run_prepare`, `run_train` and `run_infer` are the same
-for a config, as the jobs call them.
+`prepare`, `train` and `predict` are the library's public functions; `run_prepare`, `run_train` and
+`run_infer` are the same for a config, as the jobs call them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from spark_dl.shards.assignment import Assignment
 from spark_dl.shards.dataset import Dataset
 from spark_dl.shards.selection import rows_of_split
 from spark_dl.storage import JobState, RunPaths, Storage, local_path, new_run_id
-from spark_dl.training.entry import PRELOAD, run_rank
+from spark_dl.training.entry import NOISE, PRELOAD, run_rank
 from spark_dl.training.task import TrainTask
 
 if TYPE_CHECKING:
@@ -96,13 +96,21 @@ def prepare(  # noqa: PLR0913 - the façade: one keyword a setting
         DataError: null or ill-formed values, or an empty split.
 
     Example:
-        >>> dataset = spark_dl.prepare(df, features=["a", "b"], label="y", path="/data/ab")  # doctest: +SKIP
+        >>> dataset = spark_dl.prepare(df, features=["a", "b"], label="y", path="/data/ab")  #
+        doctest: +SKIP
     """
-    from spark_dl.shards.prepare import write_dataset  # noqa: PLC0415 - imports pyspark
+    from spark_dl.shards.prepare import write_dataset
 
     splits = _DEFAULT_SPLITS if splits is None else splits
     return write_dataset(
-        df, features=features, label=label, weight=weight, id=id, path=str(path), splits=splits, seed=seed
+        df,
+        features=features,
+        label=label,
+        weight=weight,
+        id=id,
+        path=str(path),
+        splits=splits,
+        seed=seed,
     )
 
 
@@ -133,8 +141,10 @@ def train(  # noqa: PLR0913 - the façade: one keyword a setting
         global_batch_size: rows of one step over all workers; the workers share it equally.
         seed: decides initial weights, row order and random layers.
         runs: folder of run directories, on storage that driver and executors share.
-        run_id: name of the run; `None` makes one. A run that has succeeded is returned, not repeated.
-        backend: ``tensorflowonspark``, ``barrier`` or ``auto`` (the default), which takes the first where it can.
+        run_id: name of the run; `None` makes one. A run that has succeeded is returned, not
+            repeated.
+        backend: ``tensorflowonspark``, ``barrier`` or ``auto`` (the default), which takes the first
+            where it can.
         tensorboard: whether TensorBoard runs on the driver meanwhile; ``"keep"`` leaves it running.
         spark: the session; `None` takes the active one.
 
@@ -147,7 +157,8 @@ def train(  # noqa: PLR0913 - the façade: one keyword a setting
         TrainingFailedError: a worker failed; the message starts with its rank, host and cause.
 
     Example:
-        >>> run = spark_dl.train("models:cnn", dataset, epochs=5, runs="/data/runs")  # doctest: +SKIP
+        >>> run = spark_dl.train("models:cnn", dataset, epochs=5, runs="/data/runs")  # doctest:
+        +SKIP
     """
     spark = spark or active_session()
     keep: Any = "keep" if tensorboard == "keep" else {"enabled": bool(tensorboard)}
@@ -175,10 +186,14 @@ def train(  # noqa: PLR0913 - the façade: one keyword a setting
 
 
 def predict(
-    df: DataFrame, model_path: str | os.PathLike[str], *, scoring_id: str | None = None, batch_size: int = 4096
+    df: DataFrame,
+    model_path: str | os.PathLike[str],
+    *,
+    scoring_id: str | None = None,
+    batch_size: int = 4096,
 ) -> DataFrame:
     """Score a DataFrame with an exported model; see `spark_dl.inference.predict`."""
-    from spark_dl import inference  # noqa: PLC0415 - imports pyspark
+    from spark_dl import inference
 
     return inference.predict(df, model_path, scoring_id=scoring_id, batch_size=batch_size)
 
@@ -215,12 +230,14 @@ def _train(job: _Training) -> Run:
 
 
 def _check(job: _Training) -> int:
-    """Check everything that can be known before the cluster starts, and return the number of workers."""
+    """Check what can be known before the cluster starts; return the number of workers."""
     if is_connect(job.spark):
         msg = "training needs a classic Spark session: this one is a Spark Connect client"
         raise ConfigError(msg)
     local_path(job.dataset.path)
-    facts = wait_for_slots(job.spark, job.cluster.num_workers, timeout_s=job.cluster.start_timeout_s)
+    facts = wait_for_slots(
+        job.spark, job.cluster.num_workers, timeout_s=job.cluster.start_timeout_s
+    )
     num_workers = choose_num_workers(job.cluster.num_workers, facts)
     job.dataset.manifest.split(_TRAIN_SPLIT)  # says so when it is missing or empty
     Assignment(
@@ -266,6 +283,7 @@ def _request(job: _Training, num_workers: int, progress: Progress, record: Recor
         num_workers=num_workers,
         name=job.paths.run_id,
         preload=PRELOAD,
+        noise=NOISE,
         timeouts=Timeouts(
             start_s=cluster.start_timeout_s,
             stop_s=cluster.stop_timeout_s,
@@ -285,7 +303,8 @@ def run_prepare(config: JobConfig, spark: SparkSession) -> dict[str, Any]:
         spark: the session.
 
     Returns:
-        What the job's last line says: ``status``, ``path``, ``fingerprint`` and the rows of each split.
+        What the job's last line says: ``status``, ``path``, ``fingerprint`` and the rows of each
+        split.
     """
     from spark_dl.shards.prepare import write_dataset
     from spark_dl.tables import read_table
@@ -321,7 +340,8 @@ def run_train(config: JobConfig, spark: SparkSession) -> dict[str, Any]:
     """Run the job `train`: dataset → model.
 
     Args:
-        config: its sections `dataset`, `model`, `training`, `cluster`, `tensorboard`, `runs` and `run_id`.
+        config: its sections `dataset`, `model`, `training`, `cluster`, `tensorboard`, `runs` and
+            `run_id`.
         spark: the session.
 
     Returns:
@@ -360,7 +380,8 @@ def run_infer(config: JobConfig, spark: SparkSession) -> dict[str, Any]:
         spark: the session.
 
     Returns:
-        What the job's last line says: ``status``, ``model_path``, ``scoring_id``, ``output`` and ``rows``.
+        What the job's last line says: ``status``, ``model_path``, ``scoring_id``, ``output`` and
+        ``rows``.
     """
     from spark_dl.inference import default_scoring_id, resolve_model
     from spark_dl.tables import read_table, write_table
@@ -369,9 +390,13 @@ def run_infer(config: JobConfig, spark: SparkSession) -> dict[str, Any]:
     output = required(config.output, "output", job="infer")
     with _job_record("infer", config) as (job_id, record):
         ref = resolve_model(
-            config.infer.model, runs=required(config.runs, "runs", job="infer"), metric=config.infer.metric
+            config.infer.model,
+            runs=required(config.runs, "runs", job="infer"),
+            metric=config.infer.metric,
         )
-        table = read_table(spark, required(config.infer.table or config.table, "table", job="infer"))
+        table = read_table(
+            spark, required(config.infer.table or config.table, "table", job="infer")
+        )
         rows, where = _rows_to_score(config, table)
         scoring_id = output.scoring_id or default_scoring_id(
             ref.checksum, table=table.table, version=table.version, where=where, output=output.path

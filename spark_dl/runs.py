@@ -82,7 +82,7 @@ class Record:
 
 @contextlib.contextmanager
 def recorded(job: str, paths: RunPaths) -> Iterator[Record]:
-    """Keep a job's `status.json` true whatever happens in the block, which calls `Record.succeeded` at its end."""
+    """Keep `status.json` true whatever happens in the block; it calls `Record.succeeded`."""
     record = Record(paths.status, JobStatus(job=job, id=paths.run_id, status=JobState.STARTING))
     try:
         yield record
@@ -107,7 +107,8 @@ def finished_run(paths: RunPaths) -> Run | None:
         raise ConfigError(msg) from error
     if status.status is not JobState.SUCCEEDED:
         msg = (
-            f"run {paths.run_id} is in {paths.runs} already and is {status.status}: choose another run_id, "
+            f"run {paths.run_id} is in {paths.runs} already and is {status.status}: choose another "
+            "run_id, "
             "or remove its directory if nothing of it is wanted"
         )
         raise ConfigError(msg)

@@ -130,6 +130,8 @@ def _embedded_conf() -> dict[str, str]:
         "spark.executor.memory": "1g",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": "4",
+        # Delta replays a table's log in 50 tasks by default: on two cores that is most of the time
+        "spark.databricks.delta.snapshotPartitions": "2",
     }
     jars = list(delta_jars())
     if jars:

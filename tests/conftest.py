@@ -36,8 +36,7 @@ def _kind(item: pytest.Item) -> int:
         raise pytest.UsageError(msg)
     if used:
         return used[0] + 1
-    # tests that start processes of their own come last: no session of ours is to hold cores
-    # meanwhile
+    # tests that start processes of their own come last
     return len(SESSIONS) + 1 if item.get_closest_marker("cluster") else 0
 
 
@@ -50,7 +49,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def _use(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], SparkSession]]:
     """Switch this process to a session of a master; the one before is stopped."""
+    quick_start = "-XX:TieredStopAtLevel=1"  # these JVMs are short-lived: compile little
     conf = {
+        "spark.driver.extraJavaOptions": quick_start,
+        "spark.executor.extraJavaOptions": quick_start,
         "spark.driver.memory": "1g",
         "spark.sql.shuffle.partitions": "2",
         "spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("warehouse")),

@@ -108,9 +108,9 @@ def render(data: ReportData) -> str:
 <body>
 <main>
 <h1>Handwritten digits, from table to table</h1>
-<p class="lead">A Delta table of 8&times;8 images became TFRecord shards, a TensorFlow cluster on Spark's
-executors trained a small convolutional network on them, and its predictions went back into a Delta
-table.</p>
+<p class="lead">A Delta table of images, 8&times;8 pixels each, became TFRecord shards. A TensorFlow
+cluster on Spark's executors trained a small convolutional network on them, and its predictions went
+back into a Delta table.</p>
 <dl class="tiles">{tiles}</dl>
 <section><h2>Learning curves</h2>{curves}</section>
 <section class="square"><h2>Confusion matrix</h2>{square}</section>

@@ -1,6 +1,7 @@
 """The agent: what runs inside a Spark task. It forms the cluster, starts the child and watches it.
 
-The child may crash, hang or be killed for its memory; the agent lives to say why. An agent never raises to Spark, which
+The child may crash, hang or be killed for its memory; the agent lives to say why. An agent never
+raises to Spark, which
 would resubmit the stage: it reports to the driver over the control channel and ends well.
 """
 
@@ -19,7 +20,13 @@ import traceback
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from spark_dl.cluster.codec import Channel, ChannelClosedError, ChannelRefusedError, Message, connect
+from spark_dl.cluster.codec import (
+    Channel,
+    ChannelClosedError,
+    ChannelRefusedError,
+    Message,
+    connect,
+)
 from spark_dl.cluster.process import ChildEvent, ChildProcess
 from spark_dl.errors import ClusterError, RankFailure
 
@@ -73,19 +80,30 @@ class Agent:
         self._has_result = False
         self.stopping = threading.Event()
         self._channel: Channel = connect(plan.control, plan.secret, timeout_s=plan.timeouts.start_s)
-        self._channel.send({"kind": "hello", "rank": task.rank, "host": self.host, "pid": os.getpid()})
+        self._channel.send(
+            {"kind": "hello", "rank": task.rank, "host": self.host, "pid": os.getpid()}
+        )
         threading.Thread(target=self._listen, daemon=True).start()
         self._beating = threading.Event()
         threading.Thread(target=self._beat, daemon=True).start()
-        self.child = ChildProcess(environ=self._environ(), preload=plan.preload, deliver=self._events.put)
+        self.child = ChildProcess(
+            environ=self._environ(),
+            preload=plan.preload,
+            deliver=self._events.put,
+            noise=plan.noise,
+        )
 
     def _environ(self) -> dict[str, str]:
-        folders = [*sys.path, *(folder for folder in self._plan.search_path if folder not in sys.path)]
+        folders = [
+            *sys.path,
+            *(folder for folder in self._plan.search_path if folder not in sys.path),
+        ]
         return {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, folders)),
             "PYTHONFAULTHANDLER": "1",
-            "TF_GRPC_REUSE_PORT": "true",  # the port is held until the child has bound it, see PortHolder
+            # the port is held until the child has bound it, see PortHolder
+            "TF_GRPC_REUSE_PORT": "true",
             "TF_CPP_MIN_LOG_LEVEL": "2",
             "OMP_NUM_THREADS": str(self.task.cores),
             "CUDA_VISIBLE_DEVICES": ",".join(self.task.gpus),
@@ -181,7 +199,9 @@ class Agent:
         if self.stopping.is_set() or (code == 0 and self._has_result):
             self._send({"kind": "stopped"})
             return
-        self.report_failure(self._failure(code), is_consequence=bool(self._error and self._error["peer"]))
+        self.report_failure(
+            self._failure(code), is_consequence=bool(self._error and self._error["peer"])
+        )
 
     def _failure(self, code: int) -> RankFailure:
         tail = tuple(self.child.tail)
@@ -198,7 +218,8 @@ class Agent:
         message = "the worker process ended without a result"
         if code == -signal.SIGKILL:
             message += (
-                "; the system may have killed it for its memory: TensorFlow's memory counts against "
+                "; the system may have killed it for its memory: TensorFlow's memory counts "
+                "against "
                 "spark.executor.memoryOverhead"
             )
         return RankFailure(
@@ -225,7 +246,10 @@ class Agent:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         """Report what went wrong in the agent itself, if anything did, and leave nothing behind."""
         if error is not None and not self.stopping.is_set():
@@ -235,7 +259,9 @@ class Agent:
                     host=self.host,
                     error=type(error).__name__,
                     message=str(error),
-                    traceback="" if isinstance(error, ClusterError) else "".join(traceback.format_exception(error)),
+                    traceback=""
+                    if isinstance(error, ClusterError)
+                    else "".join(traceback.format_exception(error)),
                     log_tail=tuple(self.child.tail),
                     retryable=isinstance(error, ClusterError) and error.retryable,
                 )

@@ -23,20 +23,18 @@ class WorkerGroup(Protocol):
         """Let the children go, once every rank is done."""
 
     def cancel(self, reason: str) -> None:
-        """Stop every rank: a message first, then the Spark job; returns when the tasks have ended."""
+        """Stop every rank: a message first, then the Spark job."""
 
     def close(self) -> None:
         """Wait for the tasks' end and give everything back."""
 
 
 class Backend(Protocol):
-    """A way to form a TensorFlow cluster on Spark's executors.
+    """A way to form a TensorFlow cluster on Spark's executors."""
 
-    Attributes:
-        name: what ``cluster.backend`` calls it.
-    """
-
-    name: str
+    @property
+    def name(self) -> str:
+        """What ``cluster.backend`` calls it."""
 
     def launch(self, request: LaunchRequest) -> WorkerGroup:
         """Start `request.num_workers` ranks."""

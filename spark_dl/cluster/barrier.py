@@ -1,4 +1,4 @@
-"""The backend `barrier`: a Spark barrier stage, its rendezvous by Spark's own authenticated `allGather`."""
+"""The backend `barrier`: a barrier stage, its rendezvous by Spark's own `allGather`."""
 
 from __future__ import annotations
 

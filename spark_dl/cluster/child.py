@@ -1,11 +1,12 @@
-"""The child process of an agent: a fresh interpreter that runs one function and cannot outlive its agent.
+"""The child process of an agent: it runs one function and cannot outlive its agent.
 
-Started as ``python -m spark_dl.cluster.child JOB_FD EVENT_FD AGENT_PID [PRELOAD,…]``. It imports the modules to preload
-while the cluster is still forming, then reads one job (a JSON header and a cloudpickle blob) from its own agent. Events go back as JSON
+Started as ``python -m spark_dl.cluster.child JOB_FD EVENT_FD AGENT_PID [PRELOAD,…]``. It imports
+the modules to preload while the cluster is still forming, then reads one job (a JSON header and a
+cloudpickle blob) from its own agent. Events go back as JSON
 lines: ``started``, whatever the function reports, and at last ``result`` or ``error``.
 
-TensorFlow's collectives can be configured once per process, and Spark reuses its Python workers: that is why the
-function never runs in the Spark task itself.
+TensorFlow's collectives can be configured once per process, and Spark reuses its Python workers:
+that is why the function never runs in the Spark task itself.
 """
 
 from __future__ import annotations
@@ -29,13 +30,20 @@ if TYPE_CHECKING:
 
 __all__ = ["RELEASE", "ChildContext", "die_with_parent", "main"]
 
-#: Sent by the agent once all ranks are done: a rank that left early would break the others' last collective.
+#: Sent by the agent once all ranks are done: a rank that left early would break the others' last
+#: collective.
 RELEASE: Final = b"R"
 _LENGTHS: Final = struct.Struct(">QQ")
 _PR_SET_PDEATHSIG: Final = 1
 
 #: Errors with which TensorFlow reports that a *peer* is gone: a consequence, seldom the cause.
-_PEER_ERRORS: Final = frozenset({"UnavailableError", "AbortedError", "CancelledError", "DeadlineExceededError"})
+_PEER_ERRORS: Final = frozenset(
+    {"UnavailableError", "AbortedError", "CancelledError", "DeadlineExceededError"}
+)
+
+
+def _ignore(event: dict[str, Any]) -> None:
+    """Take an event and do nothing with it."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,7 @@ class ChildContext:
     attempt: int = 1
     cores: int = 1
     backend: str = ""
-    report: Callable[[dict[str, Any]], None] = field(default=lambda event: None, compare=False, repr=False)
+    report: Callable[[dict[str, Any]], None] = field(default=_ignore, compare=False, repr=False)
 
     @property
     def is_chief(self) -> bool:
@@ -66,7 +74,7 @@ class ChildContext:
 
 
 def die_with_parent(parent_pid: int) -> None:
-    """Have the kernel kill this process when its parent dies; ends it at once if the parent is gone already."""
+    """Have the kernel kill this process when its parent dies, or end it now if that is so."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:
@@ -122,7 +130,7 @@ def _describe(error: BaseException) -> dict[str, Any]:
 
 
 def _run(job_fd: int, report: _Events) -> None:
-    import cloudpickle  # noqa: PLC0415 - after the preload, which takes seconds and overlaps the rendezvous
+    import cloudpickle
 
     header_size, job_size = _LENGTHS.unpack(_read_exactly(job_fd, _LENGTHS.size))
     place = json.loads(_read_exactly(job_fd, header_size))

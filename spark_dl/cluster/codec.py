@@ -1,17 +1,20 @@
 """The authenticated codec of the control channel: one for control messages and for reservations.
 
-Nothing that arrives is ever unpickled. A connection starts with a nonce exchange in which both sides prove that they
-hold the run's secret; every frame after it carries an HMAC-SHA256 over direction, sequence number and payload, so that
-frames can be neither forged, nor replayed, nor reflected. The format:
+Nothing that arrives is ever unpickled. A connection starts with a nonce exchange in which both
+sides prove that they hold the run's secret; every frame after it carries an HMAC-SHA256 over
+direction, sequence number and payload, so that frames can be neither forged, nor replayed, nor
+reflected. The format:
 
     server -> client   magic "SDL1", 32 bytes server nonce
     client -> server   32 bytes client nonce, HMAC(secret, "client" + nonces)
     server -> client   HMAC(secret, "server" + nonces)
-    both               u32 length of payload, 32 bytes HMAC, payload = u32 length of header, JSON header, data
+    both               u32 length of payload, 32 bytes HMAC, payload = u32 length of header, JSON
+    header, data
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -24,7 +27,14 @@ from typing import Any, Final
 
 from spark_dl.errors import ClusterError
 
-__all__ = ["HANDSHAKE_TIMEOUT_S", "Channel", "ChannelClosedError", "ChannelRefusedError", "connect", "new_secret"]
+__all__ = [
+    "HANDSHAKE_TIMEOUT_S",
+    "Channel",
+    "ChannelClosedError",
+    "ChannelRefusedError",
+    "connect",
+    "new_secret",
+]
 
 Message = dict[str, Any]
 
@@ -62,7 +72,7 @@ def _mac(key: bytes, *parts: bytes) -> bytes:
 
 
 def _receive_exactly(sock: socket.socket, size: int, deadline: float | None = None) -> bytes:
-    """Read `size` bytes; `deadline` (monotonic) bounds the whole read, however slowly the bytes drip in."""
+    """Read `size` bytes; `deadline` (monotonic) bounds the whole read, however bytes drip in."""
     buffer = bytearray()
     while len(buffer) < size:
         if deadline is not None:
@@ -95,7 +105,9 @@ class Channel:
         """Wrap a connected socket whose handshake is over."""
         self._sock = sock
         self._key = key
-        self._mine, self._theirs = (_FROM_SERVER, _FROM_CLIENT) if is_server else (_FROM_CLIENT, _FROM_SERVER)
+        self._mine, self._theirs = (
+            (_FROM_SERVER, _FROM_CLIENT) if is_server else (_FROM_CLIENT, _FROM_SERVER)
+        )
         self._sent = 0
         self._received = 0
         self._lock = threading.Lock()
@@ -129,7 +141,9 @@ class Channel:
         mine = secrets.token_bytes(_NONCE_BYTES)
         nonces = greeting[len(_MAGIC) :] + mine
         _send_raw(sock, mine + _mac(secret, b"client", nonces))
-        if not hmac.compare_digest(_receive_exactly(sock, _MAC_BYTES, deadline), _mac(secret, b"server", nonces)):
+        if not hmac.compare_digest(
+            _receive_exactly(sock, _MAC_BYTES, deadline), _mac(secret, b"server", nonces)
+        ):
             msg = "the server does not hold the run's secret"
             raise ChannelRefusedError(msg)
         sock.settimeout(None)
@@ -161,11 +175,14 @@ class Channel:
 
         Raises:
             ChannelClosedError: the other side is gone.
-            ChannelRefusedError: the frame is malformed, too large or not authentic; the connection is of no more use.
+            ChannelRefusedError: the frame is malformed, too large or not authentic; the connection
+                is of no more use.
         """
         size, mac = self._receive_prefix()
         payload = _receive_exactly(self._sock, size)
-        if not hmac.compare_digest(mac, _mac(self._key, _SEQUENCE.pack(self._theirs, self._received), payload)):
+        if not hmac.compare_digest(
+            mac, _mac(self._key, _SEQUENCE.pack(self._theirs, self._received), payload)
+        ):
             msg = "a frame is not authentic"
             raise ChannelRefusedError(msg)
         self._received += 1
@@ -191,10 +208,8 @@ class Channel:
 
     def close(self) -> None:
         """Close the connection, also under a thread that is receiving from it."""
-        try:
+        with contextlib.suppress(OSError):  # the other side was faster
             self._sock.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # the other side was faster
         self._sock.close()
 
 
@@ -214,7 +229,8 @@ def connect(address: tuple[str, int], secret: bytes, *, timeout_s: float) -> Cha
         sock = socket.create_connection(address, timeout=timeout_s)
     except OSError as error:
         msg = (
-            f"cannot reach the driver's control channel at {address[0]}:{address[1]} from {socket.gethostname()}: {error}; "
+            f"cannot reach the driver's control channel at {address[0]}:{address[1]} from "
+            f"{socket.gethostname()}: {error}; "
             "executors must be able to connect to spark.driver.host"
         )
         raise ClusterError(msg) from error

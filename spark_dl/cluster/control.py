@@ -44,7 +44,8 @@ class Reservations:
     def answer(self, message: Message) -> Message:
         """Answer one request; pure but for the registration itself.
 
-        Requests are ``register`` (a node), ``query`` (are all there?), ``nodes`` (all of them) and ``fail`` (give up).
+        Requests are ``register`` (a node), ``query`` (are all there?), ``nodes`` (all of them) and
+        ``fail`` (give up).
         """
         match message.get("kind"):
             case "register":
@@ -70,8 +71,9 @@ class Reservations:
 class ControlServer:
     """Listens for the agents of one attempt.
 
-    Agents introduce themselves with ``hello`` and their rank; what they say next arrives in `inbox`. A connection that
-    introduces itself as ``reservation`` gets answers from `reservations` instead.
+    Agents introduce themselves with ``hello`` and their rank; what they say next arrives in
+    `inbox`. A connection that introduces itself as ``reservation`` gets answers from `reservations`
+    instead.
 
     Args:
         bind: address to listen on (``spark.driver.bindAddress``).
@@ -107,7 +109,10 @@ class ControlServer:
                 sock.close()
                 continue
             threading.Thread(
-                target=self._serve, args=(sock, f"{peer[0]}:{peer[1]}"), name="spark_dl-control-peer", daemon=True
+                target=self._serve,
+                args=(sock, f"{peer[0]}:{peer[1]}"),
+                name="spark_dl-control-peer",
+                daemon=True,
             ).start()
 
     def _serve(self, sock: socket.socket, peer: str) -> None:
@@ -130,7 +135,13 @@ class ControlServer:
                 self._serve_agent(channel, hello)
         except ChannelClosedError:
             pass  # reported as "gone" where it matters
-        except (ChannelRefusedError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        except (
+            ChannelRefusedError,
+            json.JSONDecodeError,
+            KeyError,
+            TypeError,
+            ValueError,
+        ) as error:
             logger.warning("control channel: dropped %s: %s", peer, error)
         finally:
             channel.close()
@@ -186,7 +197,10 @@ class ControlServer:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         """Close the server."""
         self.close()

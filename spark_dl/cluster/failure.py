@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CAUSE_PATIENCE_S", "Decision", "Verdict", "decide"]
 
-#: How long to wait for a cause when all that is known are consequences: a rank that says its peer is gone, or
-#: a lost connection, may be faster than the rank that failed.
+#: How long to wait for a cause when all that is known are consequences: a rank that says its peer
+#: is gone, or a lost connection, may be faster than the rank that failed.
 CAUSE_PATIENCE_S: Final = 2.0
 
 
@@ -57,7 +57,9 @@ def decide(statuses: Sequence[WorkerStatus], *, trouble_s: float) -> Decision:
         return Decision(verdict=Verdict.WAIT)
     lost = [_lost(status) for status in statuses if status.phase is RankPhase.LOST]
     consequences = [s.failure for s in statuses if s.failure is not None]
-    return Decision(verdict=Verdict.RAISE, error=TrainingFailedError.from_failures(lost or consequences))
+    return Decision(
+        verdict=Verdict.RAISE, error=TrainingFailedError.from_failures(lost or consequences)
+    )
 
 
 def _lost(status: WorkerStatus) -> RankFailure:

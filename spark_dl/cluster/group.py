@@ -1,4 +1,4 @@
-"""The ranks of one launch as the driver sees them: a barrier stage in a thread of its own, and the control channel."""
+"""The ranks of one launch as the driver sees them: a barrier stage and a control channel."""
 
 from __future__ import annotations
 
@@ -37,15 +37,24 @@ __all__ = ["BarrierWorkerGroup", "driver_search_path"]
 
 logger = logging.getLogger(__name__)
 
-_CANCELLED_BY_USER = ("SPARK_JOB_CANCELLED", "cancelled part of cancelled job group", "was cancelled")
+_CANCELLED_BY_USER = (
+    "SPARK_JOB_CANCELLED",
+    "cancelled part of cancelled job group",
+    "was cancelled",
+)
 _NOT_A_RANK = -1
+_STOP_SETTING = "cluster.stop_timeout_s"
 
 
 def driver_search_path() -> tuple[str, ...]:
-    """Return the driver's own module folders: those of scripts and projects, not of installed packages."""
+    """Return the module folders of the driver's scripts and projects, not of its packages."""
     installed = {os.path.realpath(path) for path in sysconfig.get_paths().values()}
     own = [os.path.abspath(folder) for folder in sys.path if "site-packages" not in folder]
-    return tuple(folder for folder in own if os.path.isdir(folder) and os.path.realpath(folder) not in installed)
+    return tuple(
+        folder
+        for folder in own
+        if os.path.isdir(folder) and os.path.realpath(folder) not in installed
+    )
 
 
 def _task_facts(context: BarrierTaskContext) -> TaskFacts:
@@ -54,10 +63,12 @@ def _task_facts(context: BarrierTaskContext) -> TaskFacts:
     return TaskFacts(rank=context.partitionId(), cores=context.cpus(), gpus=gpus)
 
 
-def _run_task(plan: LaunchPlan, form: FormCluster, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _run_task(
+    plan: LaunchPlan, form: FormCluster, batches: Iterator[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
     """Body of a task: never raises, because Spark would resubmit the whole stage."""
-    import pyarrow as pa  # noqa: PLC0415 - executor side
-    from pyspark import BarrierTaskContext  # noqa: PLC0415
+    import pyarrow as pa
+    from pyspark import BarrierTaskContext
 
     for _ in batches:
         pass  # the single row that makes the partition
@@ -81,7 +92,9 @@ class BarrierWorkerGroup:
         request: what to run.
     """
 
-    def __init__(self, spark: SparkSession, backend: str, form: FormCluster, request: LaunchRequest) -> None:
+    def __init__(
+        self, spark: SparkSession, backend: str, form: FormCluster, request: LaunchRequest
+    ) -> None:
         """Open the control channel and submit the stage."""
         self._spark = spark
         self._request = request
@@ -105,16 +118,19 @@ class BarrierWorkerGroup:
             search_path=driver_search_path(),
             preload=request.preload,
             environ=dict(request.environ),
+            noise=request.noise,
             timeouts=request.timeouts,
             name=request.name,
         )
-        self._statuses = [WorkerStatus(rank=rank, heard=time.monotonic()) for rank in range(request.num_workers)]
+        self._statuses = [
+            WorkerStatus(rank=rank, heard=time.monotonic()) for rank in range(request.num_workers)
+        ]
         self._outcomes: list[dict[str, Any]] | None = None
         self._job_error: BaseException | None = None
         self._thread = self._submit(functools.partial(_run_task, plan, form), backend)
 
     def _submit(self, task: Callable[..., Iterator[pa.RecordBatch]], backend: str) -> Any:  # noqa: ANN401 - pyspark's own thread class is untyped
-        from pyspark import InheritableThread  # noqa: PLC0415 - keeps local properties apart, thread by thread
+        from pyspark import InheritableThread
 
         spark, size = self._spark, self._request.num_workers
 
@@ -147,7 +163,9 @@ class BarrierWorkerGroup:
         for status in self._statuses:
             is_live = status.phase in (RankPhase.CONNECTED, RankPhase.RUNNING, RankPhase.DONE)
             if is_live and time.monotonic() - status.heard > silence:
-                logger.warning("rank %d on %s has been silent for %g s", status.rank, status.host, silence)
+                logger.warning(
+                    "rank %d on %s has been silent for %g s", status.rank, status.host, silence
+                )
                 status.phase = RankPhase.LOST
         if not self._thread.is_alive():
             self._check_job()
@@ -193,7 +211,9 @@ class BarrierWorkerGroup:
             if any(mark in text for mark in _CANCELLED_BY_USER):
                 msg = f"{self._request.name}: the Spark job was cancelled"
                 raise CancelledError(msg) from self._job_error
-            msg = f"{self._request.name}: the Spark job of the workers failed: {text.splitlines()[0]}"
+            msg = (
+                f"{self._request.name}: the Spark job of the workers failed: {text.splitlines()[0]}"
+            )
             raise ClusterError(msg) from self._job_error
         errors = [f"rank {o['rank']}: {o['error']}" for o in self._outcomes or () if o["error"]]
         if errors:
@@ -229,4 +249,5 @@ class BarrierWorkerGroup:
         self._drain()  # the last log lines
         self._server.close()
         if self._thread.is_alive():
-            raise TimeoutExpiredError.waiting_for("the workers' Spark job to end", 2 * timeout_s, "cluster.stop_timeout_s")
+            what = "the workers' Spark job to end"
+            raise TimeoutExpiredError.waiting_for(what, 2 * timeout_s, _STOP_SETTING)

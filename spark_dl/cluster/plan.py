@@ -28,17 +28,23 @@ class Timeouts:
     lost_s: float = 20.0
 
 
+def _ignore(*_: object) -> None:
+    """Take anything and do nothing with it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LaunchRequest:
     """What a caller asks a backend to run.
 
     Attributes:
-        function: runs on every rank in a child process, ``function(value, context) -> JSON-able dict``.
+        function: runs on every rank in a child process, ``function(value, context) -> JSON-able
+            dict``.
         value: a picklable value.
         num_workers: number of ranks.
         name: shown in the Spark UI and in logs.
         preload: modules that children import while the cluster forms.
         environ: environment variables for the children.
+        noise: lines that contain one of these are neither relayed nor shown in errors.
         timeouts: deadlines.
         on_event: called on the driver with ``(rank, event)`` for what ranks report.
         on_log: called on the driver with ``(rank, host, line)`` for what children print.
@@ -50,9 +56,10 @@ class LaunchRequest:
     name: str
     preload: tuple[str, ...] = ()
     environ: Mapping[str, str] = field(default_factory=dict)
+    noise: tuple[str, ...] = ()
     timeouts: Timeouts = field(default_factory=Timeouts)
-    on_event: Callable[[int, dict[str, Any]], None] = lambda rank, event: None
-    on_log: Callable[[int, str, str], None] = lambda rank, host, line: None
+    on_event: Callable[[int, dict[str, Any]], None] = _ignore
+    on_log: Callable[[int, str, str], None] = _ignore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +76,7 @@ class LaunchPlan:
         search_path: the driver's own module folders, for executors that share its file system.
         preload: modules that children import early.
         environ: environment variables for the children.
+        noise: lines to leave out.
         timeouts: deadlines.
         name: shown in logs.
     """
@@ -82,5 +90,6 @@ class LaunchPlan:
     search_path: tuple[str, ...] = ()
     preload: tuple[str, ...] = ()
     environ: Mapping[str, str] = field(default_factory=dict)
+    noise: tuple[str, ...] = ()
     timeouts: Timeouts = field(default_factory=Timeouts)
     name: str = ""

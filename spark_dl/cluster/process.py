@@ -48,22 +48,29 @@ class ChildProcess:
     Args:
         environ: the child's whole environment.
         preload: modules that it imports before it has a job.
+        noise: lines that contain one of these are dropped.
         deliver: called from several threads with every `ChildEvent`; ``exit`` is the last one.
     """
 
     def __init__(
-        self, *, environ: Mapping[str, str], preload: tuple[str, ...], deliver: Callable[[ChildEvent], None]
+        self,
+        *,
+        environ: Mapping[str, str],
+        preload: tuple[str, ...],
+        deliver: Callable[[ChildEvent], None],
+        noise: tuple[str, ...] = (),
     ) -> None:
         """Start the interpreter. Call it from the agent's main thread, whose end ends the child."""
         job_read, self._job = os.pipe()
         self._events, event_write = os.pipe()
         self._deliver = deliver
+        self._noise = noise
         self.tail: collections.deque[str] = collections.deque(maxlen=_TAIL_LINES)
         command = [
             *(sys.executable, "-u", "-m", "spark_dl.cluster.child"),
             *(str(job_read), str(event_write), str(os.getpid()), ",".join(preload)),
         ]
-        self._process = subprocess.Popen(
+        self._process = subprocess.Popen(  # noqa: S603 - our own module, by this interpreter
             command,
             env=dict(environ),
             stdin=subprocess.DEVNULL,
@@ -74,7 +81,10 @@ class ChildProcess:
         )
         os.close(job_read)
         os.close(event_write)
-        readers = [threading.Thread(target=target, daemon=True) for target in (self._read_events, self._read_output)]
+        readers = [
+            threading.Thread(target=target, daemon=True)
+            for target in (self._read_events, self._read_output)
+        ]
         for reader in readers:
             reader.start()
         threading.Thread(target=self._wait, args=(readers,), daemon=True).start()
@@ -87,26 +97,31 @@ class ChildProcess:
     def _read_events(self) -> None:
         with os.fdopen(self._events, "rb") as file:
             for line in file:
-                # a child that dies in the middle of a line leaves half of it; its exit is reported anyway
+                # a child that dies in the middle of a line leaves half of it; its exit is reported
+                # anyway
                 with contextlib.suppress(json.JSONDecodeError):
                     self._deliver(ChildEvent(kind="event", event=json.loads(line)))
 
     def _read_output(self) -> None:
-        for raw in self._process.stdout or ():
-            line = raw.decode(errors="replace").rstrip()[:_MAX_LINE_CHARS]
-            if line:
-                self.tail.append(line)
-                self._deliver(ChildEvent(kind="log", line=line))
+        if self._process.stdout is None:  # pragma: no cover - it was asked for
+            return
+        with self._process.stdout as stream:
+            for raw in stream:
+                line = raw.decode(errors="replace").rstrip()[:_MAX_LINE_CHARS]
+                if line and not any(noise in line for noise in self._noise):
+                    self.tail.append(line)
+                    self._deliver(ChildEvent(kind="log", line=line))
 
     def _wait(self, readers: list[threading.Thread]) -> None:
         code = self._process.wait()
         for reader in readers:
-            # what the child still wrote comes first; a grandchild that holds the pipe must not delay the news
+            # what the child still wrote comes first; a grandchild that holds the pipe must not
+            # delay the news
             reader.join(timeout=1.0)
         self._deliver(ChildEvent(kind="exit", code=code))
 
     def start_job(self, place: dict[str, Any], job: bytes) -> None:
-        """Send the function to run; the pipe stays open, because its end is how the child learns of ours.
+        """Send the function to run; the pipe stays open: its end tells the child of ours.
 
         Args:
             place: JSON-able ``{"context": …, "environ": …}``.

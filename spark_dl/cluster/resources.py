@@ -1,4 +1,4 @@
-"""Whether Spark can hold the workers: asked before anything starts, because a barrier stage would wait for minutes."""
+"""Whether Spark can hold the workers: asked first, as a barrier stage would wait for minutes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
     from pyspark.sql import SparkSession
 
-__all__ = ["SlotFacts", "choose_num_workers", "expected_slots", "refuse_unsupported", "wait_for_slots"]
+__all__ = [
+    "SlotFacts",
+    "choose_num_workers",
+    "expected_slots",
+    "refuse_unsupported",
+    "wait_for_slots",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +39,8 @@ class SlotFacts:
     Attributes:
         total: task slots of the executors that are there.
         busy: slots that other jobs' tasks hold.
-        expected: slots that there will be once all executors have come; `None` when nothing says it.
+        expected: slots that there will be once all executors have come; `None` when nothing says
+            it.
     """
 
     total: int
@@ -59,7 +66,9 @@ def expected_slots(conf: dict[str, str]) -> int | None:
     if match := re.fullmatch(r"local-cluster\[\s*(\d+)\s*,\s*(\d+)\s*,\s*\d+\s*\]", master):
         return int(match[1]) * (int(match[2]) // cpus)
     if "spark.executor.instances" in conf:
-        return int(conf["spark.executor.instances"]) * (int(conf.get("spark.executor.cores", "1")) // cpus)
+        return int(conf["spark.executor.instances"]) * (
+            int(conf.get("spark.executor.cores", "1")) // cpus
+        )
     return None
 
 
@@ -77,7 +86,8 @@ def refuse_unsupported(conf: dict[str, str]) -> None:
         raise ConfigError(msg)
     if "spark.executor.pyspark.memory" in conf:
         msg = (
-            "spark.executor.pyspark.memory limits the address space, under which TensorFlow cannot be imported: "
+            "spark.executor.pyspark.memory limits the address space, under which TensorFlow "
+            "cannot be imported: "
             "unset it and raise spark.executor.memoryOverhead instead"
         )
         raise ConfigError(msg)
@@ -97,7 +107,10 @@ def choose_num_workers(requested: int | None, facts: SlotFacts) -> int:
         msg = f"num_workers must be at least 1, got {requested}"
         raise ConfigError(msg)
     have = f"{facts.total} task slots, {facts.busy} of them busy"
-    advice = "lower cluster.num_workers, or give Spark more executors or cores (slots = executors x cores / spark.task.cpus)"
+    advice = (
+        "lower cluster.num_workers, or give Spark more executors or cores (slots = executors x "
+        "cores / spark.task.cpus)"
+    )
     if requested is None:
         if facts.free < 1:
             msg = f"no free task slot for a worker: Spark has {have}; {advice}"
@@ -127,7 +140,9 @@ def wait_for_slots(spark: SparkSession, requested: int | None, *, timeout_s: flo
     wanted = requested if requested is not None else expected
 
     def look() -> SlotFacts:
-        return SlotFacts(total=_jvm.task_slots(spark), busy=_jvm.running_tasks(spark), expected=expected)
+        return SlotFacts(
+            total=_jvm.task_slots(spark), busy=_jvm.running_tasks(spark), expected=expected
+        )
 
     return _wait(look, wanted, timeout_s if expected is not None else min(timeout_s, _SETTLE_S))
 

@@ -15,7 +15,7 @@ from spark_dl.cluster.tfos import TensorFlowOnSparkBackend
 from spark_dl.errors import ConfigError, ResourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     import pyarrow as pa
     from pyspark.sql import SparkSession
@@ -27,7 +27,14 @@ __all__ = ["ExecutorFacts", "choose_backend", "probe_executors", "select_backend
 logger = logging.getLogger(__name__)
 
 _SETUPTOOLS_LIMIT: Final = 82
-_PACKAGES: Final = ("spark-dl", "tensorflow", "tensorflow-cpu", "keras", "tensorflowonspark", "setuptools")
+_PACKAGES: Final = (
+    "spark-dl",
+    "tensorflow",
+    "tensorflow-cpu",
+    "keras",
+    "tensorflowonspark",
+    "setuptools",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,12 +55,15 @@ class ExecutorFacts:
             return "tensorflowonspark is not installed on the executors"
         setuptools = self.versions.get("setuptools", "none")
         if setuptools == "none" or int(setuptools.partition(".")[0]) >= _SETUPTOOLS_LIMIT:
-            return f"tensorflowonspark needs setuptools < {_SETUPTOOLS_LIMIT} on the executors, found {setuptools}"
+            return (
+                f"tensorflowonspark needs setuptools < {_SETUPTOOLS_LIMIT} on the executors, found "
+                f"{setuptools}"
+            )
         return None
 
 
-def _probe(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    import pyarrow as pa  # noqa: PLC0415 - executor side
+def _probe(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
 
     for _ in batches:
         pass
@@ -85,7 +95,8 @@ def choose_backend(name: str, facts: ExecutorFacts) -> tuple[str, str]:
     """
     if not {"tensorflow", "tensorflow-cpu"} & facts.versions.keys():
         msg = (
-            f"the executors' Python {facts.python} has no tensorflow: install spark-dl[tensorflow] there, "
+            f"the executors' Python {facts.python} has no tensorflow: install spark-dl[tensorflow] "
+            "there, "
             "or ship an environment that has it (spark.pyspark.python)"
         )
         raise ResourceError(msg)
@@ -95,7 +106,10 @@ def choose_backend(name: str, facts: ExecutorFacts) -> tuple[str, str]:
             return name, "asked for"
         case "tensorflowonspark":
             if obstacle:
-                msg = f"backend tensorflowonspark cannot be used: {obstacle}; install spark-dl[tfos] there"
+                msg = (
+                    f"backend tensorflowonspark cannot be used: {obstacle}; install spark-dl[tfos] "
+                    "there"
+                )
                 raise ResourceError(msg)
             return name, "asked for"
         case "auto":

@@ -1,7 +1,9 @@
 """How a function travels to the children.
 
-It goes by the package `cloudpickle` (a `pyspark.cloudpickle` blob would import pyspark in the child). What an executor
-cannot import goes by value: functions of ``__main__`` and of notebooks always do, and modules that lie beside the
+It goes by the package `cloudpickle` (a `pyspark.cloudpickle` blob would import pyspark in the
+child). What an executor
+cannot import goes by value: functions of ``__main__`` and of notebooks always do, and modules that
+    lie beside the
 driver's script are registered for it.
 """
 
@@ -31,13 +33,18 @@ def _is_installed(path: str) -> bool:
 
 
 def _local_modules() -> list[ModuleType]:
-    """Return imported modules that executors cannot be expected to have: the user's own source files."""
+    """Return imported modules that executors may lack: the user's own source files."""
     own = __name__.partition(".")[0]
     found = []
     for name, module in list(sys.modules.items()):
         path = getattr(module, "__file__", None)
         top = name.partition(".")[0]
-        if path and top not in ("__main__", "__mp_main__", own) and isinstance(module, ModuleType) and not _is_installed(path):
+        if (
+            path
+            and top not in ("__main__", "__mp_main__", own)
+            and isinstance(module, ModuleType)
+            and not _is_installed(path)
+        ):
             found.append(module)
     return found
 
@@ -70,7 +77,8 @@ def pickle_by_value(value: object) -> bytes:
     except Exception as error:
         msg = (
             f"cannot send the function to the executors: {type(error).__name__}: {error}; "
-            "it must not hold on to sessions, DataFrames, open files or locks: create them inside it"
+            "it must not hold on to sessions, DataFrames, open files or locks: create them inside "
+            "it"
         )
         raise ConfigError(msg) from error
     return blob

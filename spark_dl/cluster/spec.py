@@ -53,7 +53,8 @@ class ClusterSpec:
 def source_address(target: tuple[str, int]) -> str:
     """Return the own address from which `target` is reached; no packet is sent.
 
-    It is the right one to publish: several interfaces, a loopback entry in ``/etc/hosts`` or a host name that others
+    It is the right one to publish: several interfaces, a loopback entry in ``/etc/hosts`` or a host
+        name that others
     cannot resolve do not matter.
     """
     family, kind, _, _, address = socket.getaddrinfo(*target, type=socket.SOCK_DGRAM)[0]
@@ -63,10 +64,11 @@ def source_address(target: tuple[str, int]) -> str:
 
 
 class PortHolder:
-    """Holds a port from its choice until the child has bound it, so that nobody else can take it in between.
+    """Holds a port from its choice until the child has bound it.
 
-    Both bind with SO_REUSEPORT (the child because of ``TF_GRPC_REUSE_PORT``); the holder never listens, so that it gets
-    no connection. Sockets of other users, and those without SO_REUSEPORT, cannot bind the port meanwhile.
+    Both bind with SO_REUSEPORT (the child because of ``TF_GRPC_REUSE_PORT``); the holder never
+    listens, so that it gets no connection. Sockets of other users, and those without SO_REUSEPORT,
+    cannot bind the port meanwhile.
 
     Args:
         port: a port chosen before; 0 takes a free one.
@@ -74,7 +76,9 @@ class PortHolder:
 
     def __init__(self, port: int = 0) -> None:
         """Bind the port."""
-        self._socket = socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET)
+        self._socket = socket.socket(
+            socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+        )
         if self._socket.family == socket.AF_INET6:
             self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -86,7 +90,10 @@ class PortHolder:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         """Let go of the port."""
         self._socket.close()

@@ -69,7 +69,9 @@ class _Supervisor:
             self._check_start(statuses)
 
     def _trouble_s(self, statuses: Sequence[WorkerStatus]) -> float:
-        if self._trouble is None and any(s.phase in (RankPhase.FAILED, RankPhase.LOST) for s in statuses):
+        if self._trouble is None and any(
+            s.phase in (RankPhase.FAILED, RankPhase.LOST) for s in statuses
+        ):
             self._trouble = time.monotonic()
         return 0.0 if self._trouble is None else time.monotonic() - self._trouble
 
@@ -81,9 +83,16 @@ class _Supervisor:
             self._enter(RunState.RUNNING)
         elif time.monotonic() - self._started > self._request.timeouts.start_s:
             ready = len(statuses) - len(late)
-            ranks = ", ".join(f"{s.rank} ({s.phase}{' on ' + s.host if s.host else ''})" for s in late)
-            what = f"the workers to start: {ready} of {len(statuses)} are ready; not ready: rank {ranks}"
-            raise TimeoutExpiredError.waiting_for(what, self._request.timeouts.start_s, "cluster.start_timeout_s")
+            ranks = ", ".join(
+                f"{s.rank} ({s.phase}{' on ' + s.host if s.host else ''})" for s in late
+            )
+            what = (
+                f"the workers to start: {ready} of {len(statuses)} are ready; not ready: rank "
+                f"{ranks}"
+            )
+            raise TimeoutExpiredError.waiting_for(
+                what, self._request.timeouts.start_s, "cluster.start_timeout_s"
+            )
 
 
 def run_on_cluster(backend: Backend, request: LaunchRequest) -> list[dict[str, Any]]:

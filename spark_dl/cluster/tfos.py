@@ -1,9 +1,10 @@
 """The backend `tensorflowonspark`: each task of the barrier stage is a TensorFlowOnSpark node.
 
-Roles, cluster spec, TF_CONFIG and manager come from `TFSparkNode.run` of tensorflowonspark 2.2.5. Its driver side
-(`TFCluster`) is not used: it ends the SparkContext and the program on errors, and its reservation server unpickles what
-any TCP client sends. Nodes register over the run's control channel instead, and what the node module does to its process
-(environment, logging, a manager that outlives its parent) is undone or fenced here.
+Roles, cluster spec, TF_CONFIG and manager come from `TFSparkNode.run` of tensorflowonspark 2.2.5.
+Its driver side (`TFCluster`) is not used: it ends the SparkContext and the program on errors, and
+its reservation server unpickles what any TCP client sends. Nodes register over the run's control
+channel instead, and what the node module does to its process (environment, logging, a manager that
+outlives its parent) is undone or fenced here.
 """
 
 from __future__ import annotations
@@ -42,13 +43,13 @@ _QUEUES: Final = ["input", "output", "error"]
 
 @dataclass(frozen=True, kw_only=True)
 class _ReservationClient:
-    """Stands in for `tensorflowonspark.reservation.Client`, over the authenticated control channel."""
+    """Stands in for `tensorflowonspark.reservation.Client`, over the control channel."""
 
     plan: LaunchPlan
     stopping: threading.Event
 
-    def __call__(self, server_addr: tuple[str, int]) -> _ReservationClient:
-        """Be the class and the instance: the node module calls ``reservation.Client(server_addr)``."""
+    def __call__(self, _server_addr: tuple[str, int]) -> _ReservationClient:
+        """Be class and instance in one: the node calls ``reservation.Client(server_addr)``."""
         return self
 
     @contextlib.contextmanager
@@ -62,7 +63,9 @@ class _ReservationClient:
 
     def register(self, node: Message) -> None:
         """Register a node; the manager's key and address stay on its host."""
-        public = {key: node[key] for key in ("executor_id", "host", "job_name", "task_index", "port")}
+        public = {
+            key: node[key] for key in ("executor_id", "host", "job_name", "task_index", "port")
+        }
         with self._session() as channel:
             channel.request({"kind": "register", "node": public})
 
@@ -81,11 +84,16 @@ class _ReservationClient:
         with self._session() as channel:
             while not (answer := channel.request({"kind": "query"}))["ready"]:
                 if answer["failure"] or self.stopping.is_set():
-                    msg = f"the cluster was not formed: {answer['failure'] or 'the run is being stopped'}"
+                    msg = (
+                        "the cluster was not formed: "
+                        f"{answer['failure'] or 'the run is being stopped'}"
+                    )
                     raise ClusterError(msg)
                 if time.monotonic() > deadline:
                     what = f"ranks {answer['missing']} of {self.plan.world_size} to register"
-                    raise TimeoutExpiredError.waiting_for(what, self.plan.timeouts.start_s, "cluster.start_timeout_s")
+                    raise TimeoutExpiredError.waiting_for(
+                        what, self.plan.timeouts.start_s, "cluster.start_timeout_s"
+                    )
                 self.stopping.wait(_QUERY_INTERVAL_S)
             nodes: list[Message] = channel.request({"kind": "nodes"})["nodes"]
             return nodes
@@ -95,7 +103,7 @@ class _ReservationClient:
 
 
 def _import_node() -> types.ModuleType:
-    """Import the node module without TensorFlow (600 MB in every agent) and without its `logging.basicConfig`."""
+    """Import the node module without TensorFlow (600 MB an agent) and its `basicConfig`."""
     name = "tensorflowonspark.TFSparkNode"
     if name in sys.modules:
         return sys.modules[name]
@@ -142,7 +150,7 @@ def _environment_restored() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _fenced(plan: LaunchPlan, agent: Agent) -> Iterator[types.ModuleType]:
-    """Give the node module with everything replaced that would harm this process or trust a stranger."""
+    """Give the node module, without what would harm this process or trust a stranger."""
     node = _import_node()
     manager_class = node.TFManager.TFManager
     start = manager_class.start
@@ -156,8 +164,12 @@ def _fenced(plan: LaunchPlan, agent: Agent) -> Iterator[types.ModuleType]:
         _replaced(
             (node.reservation, "Client", _ReservationClient(plan=plan, stopping=agent.stopping)),
             (node.util, "get_ip_address", lambda: source_address(plan.control)),
-            (node.util, "write_executor_id", lambda num: None),
-            (node.gpu_info, "is_gpu_available", lambda: False),  # GPUs are Spark's to give, see TaskFacts
+            (node.util, "write_executor_id", lambda _: None),
+            (
+                node.gpu_info,
+                "is_gpu_available",
+                lambda: False,
+            ),  # GPUs are Spark's to give, see TaskFacts
             (manager_class, "start", start_bound),
         ),
     ):
@@ -188,14 +200,17 @@ def _form(plan: LaunchPlan, task: TaskFacts, context: BarrierTaskContext) -> Non
             "server_addr": plan.control,
             "release_port": False,
         }
-        node.run(main, {}, meta, False, None, _QUEUES, False)(iter([task.rank]))
+        node.run(main, {}, meta, tensorboard=False, log_dir=None, queues=_QUEUES, background=False)(
+            iter([task.rank])
+        )
 
 
 class TensorFlowOnSparkBackend:
     """Launches ranks as TensorFlowOnSpark nodes.
 
     Args:
-        spark: the session whose executors are used; they need tensorflowonspark and setuptools < 82.
+        spark: the session whose executors are used; they need tensorflowonspark and setuptools <
+            82.
     """
 
     name: Final = "tensorflowonspark"

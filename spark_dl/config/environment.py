@@ -37,15 +37,22 @@ def configured_master() -> str | None:
     )
     if submit:
         return submit.group(1)
-    folder = os.environ.get("SPARK_CONF_DIR") or os.path.join(spark_home() or "", "conf")
+    return (
+        _master_in_defaults() or os.environ.get("MASTER") or os.environ.get("SPARK_REMOTE") or None
+    )
+
+
+def _master_in_defaults() -> str | None:
+    home = spark_home()
+    folder = os.environ.get("SPARK_CONF_DIR") or (os.path.join(home, "conf") if home else None)
+    if folder is None:
+        return None
     try:
         with open(os.path.join(folder, "spark-defaults.conf"), encoding="utf-8") as file:
             line = _MASTER_LINE.search(file.read())
     except OSError:
-        line = None
-    if line:
-        return line.group(1)
-    return os.environ.get("MASTER") or os.environ.get("SPARK_REMOTE") or None
+        return None
+    return line.group(1) if line else None
 
 
 def spark_home() -> str | None:

@@ -67,6 +67,7 @@ class TensorBoard:
         self._start_timeout_s = start_timeout_s
         self._process: subprocess.Popen[bytes] | None = None
         self._url: str | None = None
+        self._drains: list[threading.Thread] = []
         self._tail: collections.deque[str] = collections.deque(maxlen=_LINES_KEPT)
 
     @property
@@ -167,13 +168,13 @@ class TensorBoard:
 
     def _wait_for_url(self, process: subprocess.Popen[bytes]) -> str:
         lines: queue.Queue[str | None] = queue.Queue()
-        drains = [
+        self._drains = [
             threading.Thread(
                 target=self._drain, args=(stream, sink), name="tensorboard-output", daemon=True
             )
             for stream, sink in ((process.stdout, lines), (process.stderr, None))
         ]
-        for drain in drains:
+        for drain in self._drains:
             drain.start()
         try:
             line = lines.get(timeout=self._start_timeout_s)
@@ -184,7 +185,7 @@ class TensorBoard:
             ) from None
         if line is None:
             code = process.wait(_STOP_TIMEOUT_S)
-            drains[1].join(_STOP_TIMEOUT_S)  # the reason comes with the last lines
+            self._join_drains()  # the reason comes with the last lines
             where = f"{self.host}, port {self.port}"
             msg = f"TensorBoard ended at once with exit code {code} (host {where}){self._output()}"
             raise ClusterError(msg)
@@ -193,12 +194,13 @@ class TensorBoard:
 
     def _drain(self, stream: IO[bytes], sink: queue.Queue[str | None] | None) -> None:
         """Read a pipe to its end, so that the process never waits for a reader."""
-        for raw in stream:
-            line = raw.decode(errors="replace").rstrip()
-            self._tail.append(line)
-            logger.debug("tensorboard: %s", line)
-            if sink is not None and line.startswith("{"):
-                sink.put(line)
+        with stream:
+            for raw in stream:
+                line = raw.decode(errors="replace").rstrip()
+                self._tail.append(line)
+                logger.debug("tensorboard: %s", line)
+                if sink is not None and line.startswith("{"):
+                    sink.put(line)
         if sink is not None:
             sink.put(None)
 
@@ -218,6 +220,11 @@ class TensorBoard:
             process.wait()
         if process.stdin:
             process.stdin.close()
+        self._join_drains()
+
+    def _join_drains(self) -> None:
+        for drain in self._drains:
+            drain.join(_STOP_TIMEOUT_S)
 
 
 def start_tensorboard(

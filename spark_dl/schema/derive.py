@@ -1,6 +1,7 @@
 """From a table's columns to a `FeatureSpec`, and from a spec to the columns that are written.
 
-Driver side. pyspark is imported when a function runs, so that the rest of `schema` works without it.
+Driver side. pyspark is imported when a function runs, so that the rest of `schema` works without
+it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column
     from pyspark.sql.types import DataType, StructType
 
-__all__ = ["LOSSLESS", "derive_spec", "read_schema", "select_columns"]
+__all__ = ["LOSSLESS", "derive_spec", "quoted", "read_schema", "select_columns"]
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,8 @@ def derive_spec(
         the spec: features, label, weight, ids, in this order.
 
     Raises:
-        SchemaError: a column is missing, used twice or of a type that does not fit; the message names it.
+        SchemaError: a column is missing, used twice or of a type that does not fit; the message
+            names it.
 
     Example:
         >>> from pyspark.sql.types import ArrayType, DoubleType, StructType
@@ -87,10 +89,11 @@ def derive_spec(
     wanted = _wanted(features, label, weight, id)
     _refuse_reuse(wanted)
     entries = tuple(_entry(schema, name, feature, role) for name, feature, role in wanted)
-    narrowed = [entry.column for entry in entries if entry.source_type in _DOUBLES]
+    narrowed = [entry.column for entry in entries if entry.derived == _NARROWED]
     if narrowed:
         logger.info(
-            "TFRecord holds no double: cast to float (32 bit): %s", ", ".join(dict.fromkeys(narrowed))
+            "TFRecord holds no double: cast to float (32 bit): %s",
+            ", ".join(dict.fromkeys(narrowed)),
         )
     return FeatureSpec(entries=entries)
 
@@ -104,25 +107,27 @@ def select_columns(entries: Iterable[SpecEntry]) -> list[Column]:
         entries: entries of a spec, in the order wanted.
 
     Returns:
-        one expression an entry, called by the entry's name. A value that an explicit cast cannot convert is null.
+        one expression an entry, called by the entry's name. A value that an explicit cast cannot
+        convert is null.
     """
     from pyspark.sql import functions as sf
 
     columns = []
     for entry in entries:
-        quoted = _quote(entry.column)
+        name = quoted(entry.column)
         written = _written_type(entry)
         if entry.source_type == written:
-            column = sf.col(quoted)
+            column = sf.col(name)
         else:
-            # try_cast gives null where cast would end the job (ANSI mode): our check then names the column
-            column = sf.expr(f"try_cast({quoted} AS {written})")
+            # try_cast gives null where cast would end the job (ANSI mode): our check then names
+            # the column
+            column = sf.expr(f"try_cast({name} AS {written})")
         columns.append(column.alias(entry.name))
     return columns
 
 
 def read_schema(entries: Iterable[SpecEntry]) -> StructType:
-    """Return the schema of the entries' columns as they are written: exact types, no nulls in arrays."""
+    """Return the schema of the columns as they are written: exact types, no nulls in arrays."""
     from pyspark.sql import types as kinds
 
     written = {
@@ -148,7 +153,8 @@ def read_schema(entries: Iterable[SpecEntry]) -> StructType:
     return kinds.StructType(fields)
 
 
-_DOUBLES: Final = frozenset({"double", "array<double>"})
+#: The one cast that is made without being asked for.
+_NARROWED: Final = "cast double to float"
 
 
 def _wanted(
@@ -158,7 +164,10 @@ def _wanted(
     ids: str | Sequence[str] | None,
 ) -> list[tuple[str, Feature, Role]]:
     if isinstance(features, str):
-        msg = f"features must be a list of columns or a mapping, got the text {features!r}: write [{features!r}]"
+        msg = (
+            f"features must be a list of columns or a mapping, got the text {features!r}: "
+            f"write [{features!r}]"
+        )
         raise SchemaError(msg)
     if hasattr(features, "items"):
         named = [(name, _feature(value)) for name, value in features.items()]
@@ -172,9 +181,8 @@ def _wanted(
         if value is not None:
             feature = _feature(value)
             wanted.append((feature.column, feature, role))
-    for column in [ids] if isinstance(ids, str) else ids or []:
-        wanted.append((column, Feature(column), Role.ID))
-    return wanted
+    columns = [ids] if isinstance(ids, str) else ids or []
+    return wanted + [(column, Feature(column), Role.ID) for column in columns]
 
 
 def _feature(value: str | Feature) -> Feature:
@@ -221,7 +229,7 @@ def _entry(schema: StructType, name: str, feature: Feature, role: Role) -> SpecE
 
 
 def _element(source: DataType, feature: Feature, what: str) -> tuple[DType, str, bool]:
-    """Return the element type that is written, how it is made, and whether the column is an array."""
+    """Return the element type that is written, how it is made, and whether it is an array's."""
     from pyspark.sql.types import ArrayType
 
     is_array = isinstance(source, ArrayType)
@@ -233,12 +241,16 @@ def _element(source: DataType, feature: Feature, what: str) -> tuple[DType, str,
         msg = f"{what} cannot be written: {_HINTS[family]}"
         raise SchemaError(msg)
     if isinstance(element, ArrayType):
-        msg = f"{what}: nested arrays cannot be written: flatten it and give Feature(..., shape=(rows, columns))"
+        msg = (
+            f"{what}: nested arrays cannot be written: flatten it and give "
+            "Feature(..., shape=(rows, columns))"
+        )
         raise SchemaError(msg)
     if feature.cast is not None:
-        return _cast(feature, text, what), f"cast {text} to {_cast_name(feature, what)}", is_array
+        dtype = _cast(feature, what)
+        return dtype, f"cast {text} to {DTYPES[dtype].spark}", is_array
     if text == "double" and feature.dtype in (None, DType.FLOAT32):
-        return DType.FLOAT32, "cast double to float", is_array
+        return DType.FLOAT32, _NARROWED, is_array
     found = _BY_SPARK_NAME.get(text)
     if found is None:
         raise SchemaError(_refusal(what, text, family, feature))
@@ -257,36 +269,37 @@ def _element(source: DataType, feature: Feature, what: str) -> tuple[DType, str,
 def _refusal(what: str, text: str, family: str, feature: Feature) -> str:
     if text == "double":
         asked = DTYPES[feature.dtype].spark if feature.dtype else "float"
-        return f"{what}: dtype {feature.dtype} loses values; to accept that use Feature(..., cast={asked!r})"
+        return (
+            f"{what}: dtype {feature.dtype} loses values; "
+            f"to accept that use Feature(..., cast={asked!r})"
+        )
     hint = _HINTS.get(family) or LOSSY_TYPES.get(family)
     known = ", ".join([*_BY_SPARK_NAME, "double"])
     return f"{what} cannot be written: {hint or f'cast it to one of {known} (or an array of one)'}"
 
 
-def _cast_name(feature: Feature, what: str) -> str:
-    return DTYPES[_cast(feature, "", what)].spark
-
-
-def _cast(feature: Feature, text: str, what: str) -> DType:
+def _cast(feature: Feature, what: str) -> DType:
     name = (feature.cast or "").strip().lower()
     dtype = _CAST_NAMES.get(name)
     if dtype is None:
         known = sorted(_BY_SPARK_NAME)
-        hint = "; TFRecord holds no double, use 'float'" if name == "double" else did_you_mean(name, known)
+        hint = (
+            "; TFRecord holds no double, use 'float'"
+            if name == "double"
+            else did_you_mean(name, known)
+        )
         msg = f"{what}: cannot cast to {feature.cast!r}{hint} (one of {', '.join(known)})"
         raise SchemaError(msg)
     if feature.dtype not in (None, dtype):
         msg = (
-            f"{what}: cast={feature.cast!r} gives {dtype}, but dtype={feature.dtype.value!r} was asked for: "
-            "leave one of them out"
+            f"{what}: cast={feature.cast!r} gives {dtype}, but dtype={feature.dtype.value!r} "
+            "was asked for: leave one of them out"
         )
         raise SchemaError(msg)
     return dtype
 
 
-def _check_role(
-    dtype: DType, role: Role, what: str, source: DataType, *, is_array: bool
-) -> None:
+def _check_role(dtype: DType, role: Role, what: str, source: DataType, *, is_array: bool) -> None:
     got = f"{what}: got {source.simpleString()}"
     if role in (Role.LABEL, Role.WEIGHT):
         if is_array:
@@ -296,7 +309,10 @@ def _check_role(
             msg = f"{got}, expected a number: map the texts to integers 0, 1, … first"
             raise SchemaError(msg)
         if dtype not in _NUMBERS:
-            msg = f"{got}, expected a number: cast it, Feature(..., cast='float'), or name another column"
+            msg = (
+                f"{got}, expected a number: cast it, Feature(..., cast='float'), "
+                "or name another column"
+            )
             raise SchemaError(msg)
     elif role is Role.ID and is_array:
         msg = f"{got}, expected a single value: an array cannot identify a row"
@@ -308,13 +324,22 @@ def _shape(feature: Feature, what: str, *, is_array: bool) -> tuple[int | None, 
     if shape is None:
         return (None,) if is_array else ()
     if not is_array and shape != ():
-        msg = f"{what} is a scalar, its shape is (); got shape={shape}: leave shape out or give an array column"
+        msg = (
+            f"{what} is a scalar, its shape is (); got shape={shape}: "
+            "leave shape out or give an array column"
+        )
         raise SchemaError(msg)
     if is_array and not shape:
-        msg = f"{what} is an array: shape () is for scalars; leave shape out or give at least one dimension"
+        msg = (
+            f"{what} is an array: shape () is for scalars; "
+            "leave shape out or give at least one dimension"
+        )
         raise SchemaError(msg)
     if any(dim is None for dim in shape[1:]) or any(dim is not None and dim < 1 for dim in shape):
-        msg = f"{what}: shape={shape}, expected positive numbers; only the first dimension may be None"
+        msg = (
+            f"{what}: shape={shape}, expected positive numbers; "
+            "only the first dimension may be None"
+        )
         raise SchemaError(msg)
     return shape
 
@@ -323,5 +348,6 @@ def _written_type(entry: SpecEntry) -> str:
     return f"array<{entry.info.spark}>" if entry.is_array else entry.info.spark
 
 
-def _quote(column: str) -> str:
+def quoted(column: str) -> str:
+    """Return a column's name as SQL must be told it, whatever characters it holds."""
     return "`" + column.replace("`", "``") + "`"

@@ -35,10 +35,13 @@ class Feature(BaseModel):
 
     Attributes:
         column: name of the table's column.
-        shape: shape of one row's tensor, without the batch dimension. `None` derives it: ``()`` for a scalar,
-            ``(None,)`` (variable length) for an array. An array column is reshaped to it in row-major order.
-        dtype: element type that the model sees; `None` keeps the column's. Only lossless changes are made.
-        cast: Spark SQL element type to cast to first, accepting what is lost (``"float"`` for a decimal).
+        shape: shape of one row's tensor, without the batch dimension. `None` derives it: ``()`` for
+            a scalar, ``(None,)`` (variable length) for an array. An array column is reshaped to it
+            in row-major order.
+        dtype: element type that the model sees; `None` keeps the column's. Only lossless changes
+            are made.
+        cast: Spark SQL element type to cast to first, accepting what is lost (``"float"`` for a
+            decimal).
 
     Example:
         >>> Feature("pixels", shape=(8, 8, 1)).shape
@@ -61,10 +64,12 @@ class SpecEntry(BaseModel):
     """One column of a dataset.
 
     Attributes:
-        name: name of the model's input (or of the label, weight, id); also the feature's key in the TFRecord.
+        name: name of the model's input (or of the label, weight, id); also the feature's key in the
+            TFRecord.
         column: the table's column that it comes from.
         dtype: element type, a key of `DTYPES`.
-        shape: shape of one row's tensor; `None` is a variable dimension (only the first may be one).
+        shape: shape of one row's tensor; `None` is a variable dimension (only the first may be
+            one).
         role: what it is for.
         source_type: Spark's `simpleString` of the column as it was in the table.
         derived: how the value was made from the column (``"as is"``, ``"cast double to float"``).

@@ -67,9 +67,9 @@ def decode(parsed: Mapping[str, Any], spec: FeatureSpec) -> tuple[dict[str, Any]
         spec: the same spec.
 
     Returns:
-        features by name (dtype and shape ``[batch, *shape]`` as `signature` says; rows of variable length are filled
-        up to the longest of the batch with 0, ``False`` or ``""``), label ``[batch]`` or `None`, weight ``[batch]``
-        or `None`.
+        features by name (dtype and shape ``[batch, *shape]`` as `signature` says; rows of variable
+        length are filled up to the longest of the batch with 0, ``False`` or ``""``), label
+        ``[batch]`` or `None`, weight ``[batch]`` or `None`.
     """
     values = {entry.name: _decode_one(parsed[entry.name], entry) for entry in _entries(spec)}
     label = values[spec.label.name] if spec.label else None

@@ -69,5 +69,5 @@ DTYPES: Final[dict[DType, DTypeInfo]] = {
 #: ``double`` is the only one that is cast without being asked (recorded in the spec, said once).
 LOSSY_TYPES: Final[dict[str, str]] = {
     "double": "float",
-    "decimal": "cast it with Feature(..., cast='float') and accept the loss, or scale it to a bigint",
+    "decimal": "accept the loss with Feature(..., cast='float'), or scale it to a bigint",
 }

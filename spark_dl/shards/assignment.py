@@ -1,7 +1,8 @@
 """Which rows each rank sees at each step. Pure arithmetic on numpy arrays.
 
-The rows of a step depend on (seed, epoch, step, global batch size) only, never on the number of ranks: rank ``r`` takes
-the ``r``-th contiguous slice of the global batch. So any number of workers sees the same global batches.
+The rows of a step depend on (seed, epoch, step, global batch size) only, never on the number of
+ranks: rank ``r`` takes the ``r``-th contiguous slice of the global batch. So any number of workers
+    sees the same global batches.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Batch(NamedTuple):
 
     Attributes:
         rows: int64 [local_batch_size], numbers of rows in the split.
-        weights: float32 [local_batch_size], factors of the rows' weights; `None` with remainder ``drop``.
+        weights: float32 [local_batch_size], factors of the rows' weights; `None` with remainder
+            ``drop``.
     """
 
     rows: NDArray[np.int64]
@@ -46,17 +48,21 @@ class Assignment:
         rank: this rank, 0 ≤ rank < world_size.
         global_batch_size: rows of one step over all ranks; a multiple of `world_size`.
         seed: seed of the order.
-        shuffle: whether each epoch has an order of its own; otherwise rows keep the dataset's order.
-        remainder: what becomes of the rows that do not fill a last global batch. ``drop``: they are left out (others
-            in each epoch when shuffled). ``pad``: the last batch is filled up with copies of its first row of
-            weight 0, and its real rows weigh ``global_batch_size / real``.
+        shuffle: whether each epoch has an order of its own; otherwise rows keep the dataset's
+            order.
+        remainder: what becomes of the rows that do not fill a last global batch. ``drop``: they
+            are left out (others in each epoch when shuffled). ``pad``: the last batch is filled up
+            with copies of its first row of weight 0, and its real rows weigh ``global_batch_size /
+            real``.
 
     Raises:
-        ConfigError: the world size does not divide the global batch size, or a number is out of range.
+        ConfigError: the world size does not divide the global batch size, or a number is out of
+            range.
         DataError: there are no rows, or fewer than one global batch with ``drop``.
 
     Example:
-        >>> a = Assignment(rows=10, world_size=2, rank=1, global_batch_size=4, seed=1, shuffle=False)
+        >>> settings = {"rows": 10, "global_batch_size": 4, "seed": 1, "shuffle": False}
+        >>> a = Assignment(world_size=2, rank=1, **settings)
         >>> a.steps_per_epoch, a.batch(0, 1).rows.tolist()
         (2, [6, 7])
     """
@@ -72,7 +78,9 @@ class Assignment:
     def __post_init__(self) -> None:
         """Check what only the caller can know wrong."""
         if self.world_size < 1 or not 0 <= self.rank < self.world_size:
-            msg = f"rank {self.rank} of world_size {self.world_size}: expected 0 <= rank < world_size"
+            msg = (
+                f"rank {self.rank} of world_size {self.world_size}: expected 0 <= rank < world_size"
+            )
             raise ConfigError(msg)
         if self.remainder not in ("drop", "pad"):
             msg = f"remainder={self.remainder!r}, expected 'drop' or 'pad'"
@@ -83,8 +91,9 @@ class Assignment:
             raise DataError(msg)
         if self.remainder == "drop" and self.rows < self.global_batch_size:
             msg = (
-                f"the split has {self.rows} rows, fewer than one global batch of {self.global_batch_size}: "
-                "make global_batch_size smaller, or fill up with remainder='pad'"
+                f"the split has {self.rows} rows, fewer than one global batch of "
+                f"{self.global_batch_size}: make global_batch_size smaller, "
+                "or fill up with remainder='pad'"
             )
             raise DataError(msg)
 
@@ -213,7 +222,9 @@ def locate(
     ends = np.cumsum(np.asarray(shard_rows, np.int64))
     total = int(ends[-1]) if ends.size else 0
     if rows.size and not 0 <= rows.min() <= rows.max() < total:
-        msg = f"rows {rows.min()} to {rows.max()} asked for, but the split has rows 0 to {total - 1}"
+        msg = (
+            f"rows {rows.min()} to {rows.max()} asked for, but the split has rows 0 to {total - 1}"
+        )
         raise DataError(msg)
     shards = np.searchsorted(ends, rows, side="right").astype(np.int64)
     starts = ends - np.asarray(shard_rows, np.int64)

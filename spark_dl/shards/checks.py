@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from spark_dl._jvm import brief_cause, spark_errors
 from spark_dl.errors import DataError
+from spark_dl.schema.derive import quoted
 from spark_dl.schema.types import ExampleKind
 from spark_dl.shards.splits import hash_column
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
     from spark_dl.schema import FeatureSpec, SpecEntry
+    from spark_dl.shards.plan import DatasetPlan
 
 __all__ = ["Content", "SplitFacts", "content_columns", "inspect_rows"]
 
@@ -28,9 +30,6 @@ _RECORD_BYTES = 20
 _FEATURE_BYTES = 12
 _NUMBER_BYTES = 4
 _PART_BITS = 30
-#: Columns of our own; the space keeps them apart from any that Delta or Parquet would hold.
-_SPLIT = "the split"
-_PARTITION = "the partition"
 
 
 @dataclass(frozen=True)
@@ -98,44 +97,43 @@ def content_columns(names: Sequence[str]) -> list[Column]:
     ]
 
 
-def inspect_rows(rows: DataFrame, spec: FeatureSpec, split: Column) -> dict[str, SplitFacts]:
+def inspect_rows(rows: DataFrame, plan: DatasetPlan) -> dict[str, SplitFacts]:
     """Check every row and measure every split, in one pass.
 
     Args:
         rows: the spec's columns.
-        spec: their description.
-        split: each row's split.
+        plan: what they are to become.
 
     Returns:
         split to facts; a split without rows is missing.
 
     Raises:
-        DataError: a column holds nulls or arrays of a wrong length; the message names it and counts the rows.
+        DataError: a column holds nulls or arrays of a wrong length; the message names it and
+            counts the rows.
     """
     from pyspark.sql import functions as sf
 
-    names = [entry.name for entry in spec.entries]
-    measures = [*content_columns(names), _size(spec).alias("size")]
-    for index, entry in enumerate(spec.entries):
-        measures += _measures(index, entry)
+    split, partition = plan.own_name("split"), plan.own_name("partition")
+    measures = [*content_columns(plan.names), _size(plan.spec).alias("size")]
+    for index, entry in enumerate(plan.spec.entries):
+        measures += _measures(index, entry, sf.col(partition))
     try:
-        located = rows.withColumns({_SPLIT: split, _PARTITION: sf.spark_partition_id()})
-        found = located.groupBy(_SPLIT).agg(*measures).collect()
+        located = rows.withColumns({split: plan.split(), partition: sf.spark_partition_id()})
+        found = located.groupBy(split).agg(*measures).collect()
     except spark_errors() as error:
         msg = f"the table's rows cannot be read: {brief_cause(error)}"
         raise DataError(msg) from error
-    for index, entry in enumerate(spec.entries):
+    for index, entry in enumerate(plan.spec.entries):
         _refuse_bad(index, entry, [row.asDict() for row in found])
     return {
-        row[_SPLIT]: SplitFacts(Content.from_row(row.asDict()), int(row["size"])) for row in found
+        row[split]: SplitFacts(Content.from_row(row.asDict()), int(row["size"])) for row in found
     }
 
 
-def _measures(index: int, entry: SpecEntry) -> list[Column]:
+def _measures(index: int, entry: SpecEntry, partition: Column) -> list[Column]:
     from pyspark.sql import functions as sf
 
-    column = sf.col("`" + entry.name.replace("`", "``") + "`")
-    partition = sf.col(_PARTITION)
+    column = sf.col(quoted(entry.name))
     null = column.isNull()
     if entry.is_array:
         null = null | sf.exists(column, lambda item: item.isNull())
@@ -158,7 +156,7 @@ def _measures(index: int, entry: SpecEntry) -> list[Column]:
 
 
 def _length(entry: SpecEntry) -> int | None:
-    """Return the number that an array's length must be, or be a multiple of; `None` if any length will do."""
+    """Return what an array's length must be, or be a multiple of; `None` if any will do."""
     if not entry.is_array:
         return None
     if entry.size is not None:
@@ -186,7 +184,8 @@ def _refuse_bad(index: int, entry: SpecEntry, rows: Sequence[Mapping[str, Any]])
         expected = "" if entry.size is not None else "a multiple of "
         msg = (
             f"{what}: {wrong} rows hold arrays of {got} elements{where}, "
-            f"expected {expected}{_length(entry)} for shape {entry.shape}; change the shape or the rows"
+            f"expected {expected}{_length(entry)} for shape {entry.shape}; "
+            "change the shape or the rows"
         )
         raise DataError(msg)
 
@@ -203,7 +202,7 @@ def _size(spec: FeatureSpec) -> Column:
     varying = sf.lit(0).cast("bigint")
     for entry in spec.entries:
         fixed += _FEATURE_BYTES + len(entry.name.encode())
-        column = sf.col("`" + entry.name.replace("`", "``") + "`")
+        column = sf.col(quoted(entry.name))
         if entry.info.example is ExampleKind.BYTES:
             varying = varying + sf.coalesce(_text_bytes(column, entry), sf.lit(0))
         elif entry.size is None:

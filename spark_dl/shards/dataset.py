@@ -64,7 +64,9 @@ class Dataset:
         return [join(self.path, shard.path) for shard in self.manifest.split(split)]
 
     def table(self, split: str) -> DataFrame:
-        """Return the rows of a split as a table, with the types that were written; their order is Spark's.
+        """Return the rows of a split as a table, with the types that were written.
+
+        The order of the rows is Spark's.
 
         Args:
             split: name of the split.

@@ -60,7 +60,8 @@ class Source(BaseModel):
         version: the Delta version that was read.
         where: the filter that was applied.
         plan_hash: hash of the rows' logical plan, which tells two queries apart.
-        content_hash: hash of the rows themselves, whatever their order; it identifies them where no version does.
+        content_hash: hash of the rows themselves, whatever their order; it identifies them where no
+            version does.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,7 +75,7 @@ class Source(BaseModel):
 
     @property
     def pinned(self) -> bool:
-        """Whether table, version and filter say which rows these are, so that nobody has to read them to know."""
+        """Whether table, version and filter say which rows these are without reading them."""
         return self.table is not None and self.version is not None
 
 
@@ -87,12 +88,14 @@ class Manifest(BaseModel):
         rows_per_record: 1 is one row a record; packed records come later and say so here.
         codec: compression of the shards; `None` for none.
         spec: the columns.
-        shards: the files, in the order that numbers the rows: row ``i`` of a split is the ``i``-th row of its shards.
+        shards: the files, in the order that numbers the rows: row ``i`` of a split is the ``i``-th
+            row of its shards.
         totals: rows of each split, also of empty ones.
         splits: the fractions asked for.
         seed: seed of the split hash.
         source: where the rows came from.
-        fingerprint: equal for equal source, spec, splits, seed and format: such a dataset is reused.
+        fingerprint: equal for equal source, spec, splits, seed and format: such a dataset is
+            reused.
         spark_dl_version: version that wrote it.
     """
 
@@ -159,5 +162,8 @@ class Manifest(BaseModel):
         try:
             return cls.model_validate_json(storage.read_bytes(path))
         except ValidationError as error:
-            msg = f"{path} cannot be used (this version reads format version {FORMAT_VERSION}): {error}"
+            msg = (
+                f"{path} cannot be used (this version reads format version {FORMAT_VERSION}): "
+                f"{error}"
+            )
             raise ManifestError(msg) from error

@@ -1,7 +1,8 @@
-"""How many shards a split gets, and how Spark is made to write row by row into the shard that a row belongs to.
+"""How many shards a split gets, and how Spark is made to write a row into its own shard.
 
-Pure. ``DataFrame.repartition(n, key)`` puts a row into partition ``pmod(murmur3(key), n)``. So we hand it, for each
-shard, a key whose hash is the shard's own number: no sampling, no chance, the same on every run and cluster.
+Pure. ``DataFrame.repartition(n, key)`` puts a row into partition ``pmod(murmur3(key), n)``. So we
+hand it, for each shard, a key whose hash is the shard's own number: no sampling, no chance, the
+same on every run and cluster.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def shard_count(rows: int, size_bytes: int) -> int:
 
 
 def partition_keys(partitions: int) -> list[int]:
-    """Return one key for each partition: ``repartition(partitions, keys[i])`` goes to partition ``i``.
+    """Return one key for each partition, which ``repartition(partitions, key)`` puts there.
 
     Args:
         partitions: number of partitions.

@@ -39,6 +39,9 @@ def rows_of_split(df: DataFrame, manifest: Manifest, split: str) -> DataFrame:
             raise SchemaError.missing_column(entry.column, df.columns, role="split-deciding")
     own = "spark_dl_row"  # the table's columns, out of reach of the spec's names
     names = [entry.name for entry in deciding]
-    flat = df.select(sf.struct(*[sf.col(f"`{name}`") for name in df.columns]).alias(own), *select_columns(deciding))
+    flat = df.select(
+        sf.struct(*[sf.col(f"`{name}`") for name in df.columns]).alias(own),
+        *select_columns(deciding),
+    )
     chosen = split_column(hash_column("", manifest.seed, names), manifest.splits)
     return flat.where(chosen == split).select(f"{own}.*")

@@ -1,7 +1,7 @@
 """Which split a row belongs to: a seeded hash of what identifies it, and nothing else.
 
-The arithmetic from a hash to a split is the same here in Python and in Spark's expression. pyspark is imported when a
-function needs it.
+The arithmetic from a hash to a split is the same here in Python and in Spark's expression. pyspark
+is imported when a function needs it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from spark_dl.errors import ConfigError
+from spark_dl.schema.derive import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,7 +32,8 @@ def check_splits(splits: Mapping[str, float]) -> dict[str, float]:
     """Return the splits, checked.
 
     Args:
-        splits: name to fraction in (0, 1]; together 1. The order counts: it is the order of the hash's intervals.
+        splits: name to fraction in (0, 1]; together 1. The order counts: it is the order of the
+            hash's intervals.
 
     Raises:
         ConfigError: a fraction is not positive, they do not sum to 1, or a name is no folder name.
@@ -41,10 +43,16 @@ def check_splits(splits: Mapping[str, float]) -> dict[str, float]:
         raise ConfigError(msg)
     for name, fraction in splits.items():
         if not _NAME.fullmatch(name):
-            msg = f"splits: the name {name!r} becomes a folder: use letters, digits, '_' and '-', at most 64"
+            msg = (
+                f"splits: the name {name!r} becomes a folder: "
+                "use letters, digits, '_' and '-', at most 64"
+            )
             raise ConfigError(msg)
         if not (math.isfinite(fraction) and fraction > 0):
-            msg = f"splits: {name} has the fraction {fraction}, expected more than 0; leave out a split that you do not want"
+            msg = (
+                f"splits: {name} has the fraction {fraction}, expected more than 0; "
+                "leave out a split that you do not want"
+            )
             raise ConfigError(msg)
     folded = {name.casefold() for name in splits}
     if len(folded) < len(splits):
@@ -87,8 +95,8 @@ def hash_column(salt: str, seed: int, columns: Sequence[str]) -> Column:
     from pyspark.sql import functions as sf
 
     salted = [sf.lit(salt)] if salt else []
-    quoted = [sf.col("`" + name.replace("`", "``") + "`") for name in columns]
-    return sf.xxhash64(*salted, sf.lit(seed).cast("bigint"), *quoted)
+    hashed = [sf.col(quoted(name)) for name in columns]
+    return sf.xxhash64(*salted, sf.lit(seed).cast("bigint"), *hashed)
 
 
 def split_column(hashed: Column, splits: Mapping[str, float]) -> Column:

@@ -1,8 +1,9 @@
 """One small interface over the file systems that runs and datasets lie on.
 
-Everything goes through fsspec: local and NFS paths (``dbfs:/`` and ``/Volumes`` are mounts) always work, other schemes
-work where their fsspec client is installed. TensorFlow never opens a path of its own accord: it knows neither
-``hdfs://`` nor ``s3://``.
+Everything goes through fsspec: local and NFS paths (``dbfs:/`` and ``/Volumes`` are mounts) always
+    work, other schemes
+work where their fsspec client is installed. TensorFlow never opens a path of its own accord: it
+knows neither ``hdfs://`` nor ``s3://``.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ def normalise(path: str | os.PathLike[str]) -> str:
     """Return `path` as an absolute local path or a URI, without a trailing slash.
 
     Args:
-        path: a local path (relative ones are taken from the current directory), ``file:`` URI, ``dbfs:/`` path
-            (becomes its mount ``/dbfs/``) or a URI of another scheme.
+        path: a local path (relative ones are taken from the current directory), ``file:`` URI,
+            ``dbfs:/`` path (becomes its mount ``/dbfs/``) or a URI of another scheme.
 
     Example:
         >>> normalise("file:///data/runs/"), normalise("dbfs:/runs"), normalise("s3://bucket/x/")
@@ -54,7 +55,7 @@ def is_local(path: str) -> bool:
 
 
 def spark_uri(path: str) -> str:
-    """Return a normalised path as Spark must be told it: a local one stays local whatever Spark's default is."""
+    """Return a normalised path for Spark: a local one stays local whatever its default is."""
     return f"file://{path}" if is_local(path) else path
 
 
@@ -66,7 +67,10 @@ def local_path(path: str | os.PathLike[str]) -> str:
     """
     text = normalise(path)
     if not is_local(text):
-        msg = f"{text} must lie on a file system that driver and executors have mounted (a local or NFS path)"
+        msg = (
+            f"{text} must lie on a file system that driver and executors have mounted (a local or "
+            "NFS path)"
+        )
         raise StorageError(msg)
     return text
 
@@ -99,10 +103,11 @@ class Storage:
         if "w" in mode or "a" in mode:
             self._fs.makedirs(posixpath.dirname(path), exist_ok=True)
         try:
-            return self._fs.open(path, mode)
+            file: IO[Any] = self._fs.open(path, mode)
         except FileNotFoundError as error:
             msg = f"no such file: {path}"
             raise StorageError(msg) from error
+        return file
 
     def read_bytes(self, path: str) -> bytes:
         """Return a whole file.
@@ -135,7 +140,9 @@ class Storage:
         """Return the names in a folder, sorted; empty when there is no such folder."""
         if not self._fs.isdir(path):
             return []
-        return sorted(posixpath.basename(str(name).rstrip("/")) for name in self._fs.ls(path, detail=False))
+        return sorted(
+            posixpath.basename(str(name).rstrip("/")) for name in self._fs.ls(path, detail=False)
+        )
 
     def remove(self, path: str) -> None:
         """Remove a file or a whole folder; nothing happens when it is not there."""

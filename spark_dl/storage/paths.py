@@ -35,7 +35,10 @@ class RunPaths:
     def __post_init__(self) -> None:
         """Check the run id, which becomes a folder name."""
         if not _RUN_ID.fullmatch(self.run_id):
-            msg = f"run_id {self.run_id!r}: expected letters, digits, '.', '_' and '-' only, at most 100"
+            msg = (
+                f"run_id {self.run_id!r}: expected letters, digits, '.', '_' and '-' only, at most "
+                "100"
+            )
             raise ConfigError(msg)
         object.__setattr__(self, "runs", normalise(self.runs))
 
@@ -80,5 +83,5 @@ class RunPaths:
         return join(self.root, "model")
 
     def model(self, version: int) -> str:
-        """One exported version: a SavedModel with `model.keras`, `feature_spec.json` and `model.json` in it."""
+        """One exported version: a SavedModel with `model.keras` and our files in it."""
         return join(self.models, str(version))

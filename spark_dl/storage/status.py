@@ -1,6 +1,7 @@
 """`status.json`: what became of a job, for schedulers and for people.
 
-In YARN's cluster mode neither the exit code nor the output of the driver reaches `spark-submit`: this file does.
+In YARN's cluster mode neither the exit code nor the output of the driver reaches `spark-submit`:
+this file does.
 """
 
 from __future__ import annotations
@@ -52,9 +53,15 @@ class StatusError(BaseModel):
     @classmethod
     def from_exception(cls, error: BaseException) -> StatusError:
         """Describe any exception."""
-        rank = error.failures[0].rank if isinstance(error, TrainingFailedError) and error.failures else None
+        rank = (
+            error.failures[0].rank
+            if isinstance(error, TrainingFailedError) and error.failures
+            else None
+        )
         retryable = error.retryable if isinstance(error, SparkDLError) else False
-        return cls(error_class=type(error).__name__, message=str(error), rank=rank, retryable=retryable)
+        return cls(
+            error_class=type(error).__name__, message=str(error), rank=rank, retryable=retryable
+        )
 
 
 class JobStatus(BaseModel):
@@ -83,9 +90,13 @@ class JobStatus(BaseModel):
 
     def succeeded(self, metrics: dict[str, float]) -> JobStatus:
         """Return the status of a job that ended well."""
-        return self.model_copy(update={"status": JobState.SUCCEEDED, "ended": now(), "metrics": metrics})
+        return self.model_copy(
+            update={"status": JobState.SUCCEEDED, "ended": now(), "metrics": metrics}
+        )
 
     def failed(self, error: BaseException, *, cancelled: bool = False) -> JobStatus:
         """Return the status of a job that `error` ended."""
         state = JobState.CANCELLED if cancelled else JobState.FAILED
-        return self.model_copy(update={"status": state, "ended": now(), "error": StatusError.from_exception(error)})
+        return self.model_copy(
+            update={"status": state, "ended": now(), "error": StatusError.from_exception(error)}
+        )

@@ -7,7 +7,6 @@ Delta's own Python package is not needed.
 from __future__ import annotations
 
 import logging
-import posixpath
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -98,15 +97,16 @@ def describe_place(path: str) -> str:
         return "what is there cannot be listed from here"
     if not names:
         return "this is an empty folder, or a file"
-    if "_delta_log" in names:
-        return "this folder is a Delta table: use format: delta"
-    suffixes = {posixpath.splitext(name)[1] for name in names}
-    if ".parquet" in suffixes:
-        return "this folder holds Parquet files: use format: parquet"
     tables = [name for name in names if storage.exists(join(path, name, "_delta_log"))]
-    if tables:
-        return f"this folder holds the Delta tables {', '.join(tables[:5])}: add one to the path"
-    return f"this folder holds {', '.join(names[:5])}{', …' if names[5:] else ''}"
+    if "_delta_log" in names:
+        found = "is a Delta table: use format: delta"
+    elif any(name.endswith(".parquet") for name in names):
+        found = "holds Parquet files: use format: parquet"
+    elif tables:
+        found = f"holds the Delta tables {', '.join(tables[:5])}: add one to the path"
+    else:
+        found = f"holds {', '.join(names[:5])}{', …' if names[5:] else ''}"
+    return f"this folder {found}"
 
 
 def _delta(spark: SparkSession, path: str, version: int | None) -> PinnedTable:

@@ -42,7 +42,8 @@ class WrittenTable:
 
     Attributes:
         path: the table.
-        rows: rows that this scoring has written, now or before; `None` when a table's history no longer says.
+        rows: rows that this scoring has written, now or before; `None` when a table's history no
+            longer says.
         version: the Delta version that holds them; `None` for Parquet, or as for `rows`.
         already_written: whether an earlier run had written them, so that nothing was added.
     """
@@ -65,10 +66,11 @@ def write_table(
     Args:
         df: the rows. For Parquet they need a column ``scoring_id``.
         output: path, format and mode of the table.
-        scoring_id: name of this write. With mode ``append`` a second write of the same name adds nothing; with
-            ``overwrite`` nothing is done when the table's newest rows are of that name.
-        properties: facts about the write. Delta keeps them in the commit (`userMetadata`), and as table properties
-            when the write makes the table; Parquet keeps none.
+        scoring_id: name of this write. With mode ``append`` a second write of the same name adds
+            nothing; with ``overwrite`` nothing is done when the table's newest rows are of that
+            name.
+        properties: facts about the write. Delta keeps them in the commit (`userMetadata`), and as
+            table properties when the write makes the table; Parquet keeps none.
 
     Returns:
         the rows and the version.
@@ -104,30 +106,34 @@ def _write_delta(
         # overwrite is none: when another scoring has replaced the rows, the first may come back.
         options |= {"txnAppId": _transaction(scoring_id), "txnVersion": str(_TXN_VERSION)}
     try:
-        if before:
-            df.write.format("delta").mode(mode).options(**options).save(spark_uri(path))
-        else:
-            _create(df, path, options, properties)
+        if not before:
+            _create(df, path, properties)
+            before = _history(df.sparkSession, path)
+        df.write.format("delta").mode(mode).options(**options).save(spark_uri(path))
     except spark_errors() as error:
         raise _failed(path, mode, error) from error
-    newest = before[0]["version"] if before else -1
+    newest = max(entry["version"] for entry in before)
     after = _history(df.sparkSession, path)
     mine = [entry for entry in after if entry["version"] > newest and _scoring(entry) == scoring_id]
     return _found(mine or after, path, scoring_id, already_written=not mine)
 
 
-def _create(
-    df: DataFrame, path: str, options: Mapping[str, str], properties: Mapping[str, str]
-) -> None:
-    """Make the table and write into it, in one commit.
+def _create(df: DataFrame, path: str, properties: Mapping[str, str]) -> None:
+    """Make an empty table with the properties.
 
-    Properties are set here only: ALTER TABLE needs a Delta that was compiled for this very Spark
-    (Delta 4.1 and 4.2 on Spark 4.1.4 end with NoClassDefFoundError: IgnoreCachedData).
+    Not in one commit with the rows: such a commit keeps no `userMetadata`, and where it fails it
+    leaves a folder that cannot be written any more. Nor afterwards: ALTER TABLE needs a Delta that
+    was compiled for this very Spark (Delta 4.1 and 4.2 on Spark 4.1.4 end it with
+    NoClassDefFoundError: IgnoreCachedData).
     """
-    writer = df.writeTo(delta_name(path)).using("delta").options(**options)
+    writer = df.limit(0).writeTo(delta_name(path)).using("delta")
     for key, value in properties.items():
         writer = writer.tableProperty(key, value)
-    writer.create()
+    try:
+        writer.create()
+    except spark_errors():
+        if not _history(df.sparkSession, path):  # else another writer was faster
+            raise
 
 
 def _history(spark: SparkSession, path: str) -> list[dict[str, Any]]:

@@ -40,14 +40,18 @@ class Validation:
     probe: tf.data.Dataset
 
 
-class EpochEnd(keras.callbacks.Callback):
-    """Reduces the epoch's metrics over the ranks, validates, logs and checkpoints; on every rank, before other callbacks.
+class EpochEnd(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped here
+    """Reduces the epoch's metrics, validates, logs and checkpoints; before other callbacks.
 
     Callbacks that come later see reduced values, equal on all ranks, so that they decide alike.
     """
 
     def __init__(
-        self, task: TrainTask, collective: Collective, validation: Validation | None, log: RunLog | None
+        self,
+        task: TrainTask,
+        collective: Collective,
+        validation: Validation | None,
+        log: RunLog | None,
     ) -> None:
         """Remember the parts; `log` is the chief's."""
         super().__init__()
@@ -67,7 +71,9 @@ class EpochEnd(keras.callbacks.Callback):
         self._write("train", train, epoch, step)
         merged = dict(train)
         if self._validation is not None:
-            values = evaluate(self.model, self._validation.mine, self._validation.probe, self._collective)
+            values = evaluate(
+                self.model, self._validation.mine, self._validation.probe, self._collective
+            )
             self._write("validation", values, epoch, step)
             merged |= {f"val_{name}": value for name, value in values.items()}
         for name, value in merged.items():
@@ -90,13 +96,19 @@ class EpochEnd(keras.callbacks.Callback):
             self._log.write(split, metrics, epoch=epoch, step=step, scope="epoch")
 
 
-class StepReports(keras.callbacks.Callback):
+class StepReports(keras.callbacks.Callback):  # type: ignore[misc]  # as above
     """Tells the driver how far the chief is, and logs every n-th step.
 
     Reading a metric waits for the step, so it is done a few times a second at most.
     """
 
-    def __init__(self, task: TrainTask, steps_per_epoch: int, log: RunLog, report: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        task: TrainTask,
+        steps_per_epoch: int,
+        log: RunLog,
+        report: Callable[[dict[str, Any]], None],
+    ) -> None:
         """Remember where reports go."""
         super().__init__()
         self._task = task

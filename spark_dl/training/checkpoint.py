@@ -1,7 +1,9 @@
-"""Checkpoints: each rank writes its own part, the chief adds what all share and commits by a rename.
+"""Checkpoints: each rank writes its part, the chief adds what all share and commits.
 
-``checkpoints/step-00000120/`` holds ``model.npz`` (weights and optimizer, equal on all ranks), ``rank-00000.npz`` (what
-differs: non-trainable variables, seeds of random layers, metric variables) and ``checkpoint.json``, with a checksum
+``checkpoints/step-00000120/`` holds ``model.npz`` (weights and optimizer, equal on all ranks),
+``rank-00000.npz`` (what
+differs: non-trainable variables, seeds of random layers, metric variables) and ``checkpoint.json``,
+    with a checksum
 of every part. A folder under its temporary name is never picked up.
 """
 
@@ -62,20 +64,26 @@ class Checkpoint(BaseModel):
 
 def _shared(model: keras.Model) -> Arrays:
     weights = {f"weights/{i}": np.asarray(v.numpy()) for i, v in enumerate(model.weights)}
-    optimizer = {f"optimizer/{i}": np.asarray(v.numpy()) for i, v in enumerate(model.optimizer.variables)}
+    optimizer = {
+        f"optimizer/{i}": np.asarray(v.numpy()) for i, v in enumerate(model.optimizer.variables)
+    }
     return weights | optimizer
 
 
 def _own(model: keras.Model) -> Arrays:
-    state = {f"state/{i}": np.asarray(v.numpy()) for i, v in enumerate(model.non_trainable_variables)}
+    state = {
+        f"state/{i}": np.asarray(v.numpy()) for i, v in enumerate(model.non_trainable_variables)
+    }
     seeds = {f"seed/{i}": np.asarray(v.numpy()) for i, v in enumerate(seed_states(model))}
     metrics = {f"metric/{i}": np.asarray(v.numpy()) for i, v in enumerate(model.metrics_variables)}
     return state | seeds | metrics
 
 
 def seed_states(model: keras.Model) -> list[Any]:
-    """Return the state variables of the model's random layers, in order; `model.weights` does not hold them."""
-    return [variable for variable in model.variables if variable.path.endswith("seed_generator_state")]
+    """Return the states of the model's random layers, which `model.weights` does not hold."""
+    return [
+        variable for variable in model.variables if variable.path.endswith("seed_generator_state")
+    ]
 
 
 class CheckpointStore:
@@ -111,9 +119,13 @@ class CheckpointStore:
         if rank == 0:
             self._write(join(temporary, "model.npz"), _shared(model))
             names = self._storage.list(temporary)
-            parts = {name: _checksum(self._storage.read_bytes(join(temporary, name))) for name in names}
+            parts = {
+                name: _checksum(self._storage.read_bytes(join(temporary, name))) for name in names
+            }
             record = Checkpoint(position=position, parts=parts)
-            self._storage.write_atomic(join(temporary, "checkpoint.json"), record.model_dump_json(indent=2))
+            self._storage.write_atomic(
+                join(temporary, "checkpoint.json"), record.model_dump_json(indent=2)
+            )
             self._storage.commit(temporary, final)
             for step in self.steps()[: -self._keep]:
                 self._storage.remove(self._folder(step))
@@ -135,12 +147,17 @@ class CheckpointStore:
             StorageError: a part is missing or damaged.
         """
         folder = self._folder(step)
-        record = Checkpoint.model_validate_json(self._storage.read_bytes(join(folder, "checkpoint.json")))
+        record = Checkpoint.model_validate_json(
+            self._storage.read_bytes(join(folder, "checkpoint.json"))
+        )
         parts = {}
         for name, checksum in record.parts.items():
             data = self._storage.read_bytes(join(folder, name))
             if _checksum(data) != checksum:
-                msg = f"checkpoint part {join(folder, name)} is damaged: its checksum is not {checksum}"
+                msg = (
+                    f"checkpoint part {join(folder, name)} is damaged: its checksum is not "
+                    f"{checksum}"
+                )
                 raise StorageError(msg)
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 parts[name] = {key: arrays[key] for key in arrays.files}

@@ -1,7 +1,8 @@
 """What ranks do together: mean of gradients, sums of metrics, a broadcast.
 
-Keras 3 cannot `fit` inside `MultiWorkerMirroredStrategy`, so the strategy serves as a transport only: the model is built
-outside its scope, and tensors are reduced through its replica context. Everything goes as one flat tensor a dtype, which
+Keras 3 cannot `fit` inside `MultiWorkerMirroredStrategy`, so the strategy serves as a transport
+only: the model is built outside its scope, and tensors are reduced through its replica context.
+    Everything goes as one flat tensor a dtype, which
 is twice as fast as a list of small ones.
 """
 
@@ -41,7 +42,9 @@ class Collective:
         """Return the mean of each tensor over the ranks; usable inside a `tf.function`."""
         return list(tensors)
 
-    def sum_arrays(self, arrays: Sequence[npt.NDArray[np.generic]]) -> list[npt.NDArray[np.float64]]:
+    def sum_arrays(
+        self, arrays: Sequence[npt.NDArray[np.generic]]
+    ) -> list[npt.NDArray[np.float64]]:
         """Return the sum of each array over the ranks, computed in float64."""
         return [np.asarray(array, np.float64) for array in arrays]
 
@@ -55,7 +58,7 @@ class Collective:
 
 
 class MultiWorkerCollective(Collective):
-    """Collectives over TensorFlow's own runtime; TF_CONFIG must be set and nothing of TensorFlow have run yet.
+    """Collectives over TensorFlow's own runtime; TF_CONFIG must be set.
 
     Args:
         rank: this rank.
@@ -95,20 +98,29 @@ class MultiWorkerCollective(Collective):
         groups: dict[tf.DType, list[int]] = defaultdict(list)
         for index, tensor in enumerate(tensors):
             groups[tensor.dtype].append(index)
-        flat = [tf.concat([tf.reshape(tensors[i], [-1]) for i in indices], 0) for indices in groups.values()]
+        flat = [
+            tf.concat([tf.reshape(tensors[i], [-1]) for i in indices], 0)
+            for indices in groups.values()
+        ]
         means: list[tf.Tensor] = [tf.zeros(())] * len(tensors)
         for indices, reduced in zip(groups.values(), self._reduce("mean", flat), strict=True):
             parts = tf.split(reduced, [tf.size(tensors[i]) for i in indices])
             for index, part in zip(indices, parts, strict=True):
-                means[index] = tf.ensure_shape(tf.reshape(part, tf.shape(tensors[index])), tensors[index].shape)
+                means[index] = tf.ensure_shape(
+                    tf.reshape(part, tf.shape(tensors[index])), tensors[index].shape
+                )
         return means
 
-    def sum_arrays(self, arrays: Sequence[npt.NDArray[np.generic]]) -> list[npt.NDArray[np.float64]]:
+    def sum_arrays(
+        self, arrays: Sequence[npt.NDArray[np.generic]]
+    ) -> list[npt.NDArray[np.float64]]:
         """Return the sum of each array over the ranks, computed in float64."""
-        return _through_flat(arrays, np.dtype(np.float64), lambda flat: self._sum(tf.constant(flat)).numpy())
+        return _through_flat(
+            arrays, np.dtype(np.float64), lambda flat: self._sum(tf.constant(flat)).numpy()
+        )
 
     def broadcast(self, arrays: Sequence[npt.NDArray[np.generic]]) -> list[npt.NDArray[np.generic]]:
-        """Return rank 0's arrays, bit for bit: bytes travel as integers, to which the others add zeros."""
+        """Return rank 0's arrays, bit for bit: as integers, to which the others add zeros."""
         raw = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
         words = np.frombuffer(raw + bytes(-len(raw) % 8), np.int64)
         mine = words if self.rank == 0 else np.zeros_like(words)
@@ -127,10 +139,15 @@ def _through_flat(
     dtype: np.dtype[np.float64],
     reduce: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]],
 ) -> list[npt.NDArray[np.float64]]:
-    flat = np.concatenate([np.zeros(0, dtype), *(np.asarray(array, dtype).reshape(-1) for array in arrays)])
+    flat = np.concatenate(
+        [np.zeros(0, dtype), *(np.asarray(array, dtype).reshape(-1) for array in arrays)]
+    )
     reduced = reduce(flat)
     ends = np.cumsum([np.size(array) for array in arrays])[:-1]
-    return [part.reshape(np.shape(array)) for part, array in zip(np.split(reduced, ends), arrays, strict=True)]
+    return [
+        part.reshape(np.shape(array))
+        for part, array in zip(np.split(reduced, ends), arrays, strict=True)
+    ]
 
 
 def form_collective(rank: int, world_size: int, *, cores: int) -> Collective:
@@ -142,14 +159,19 @@ def form_collective(rank: int, world_size: int, *, cores: int) -> Collective:
         cores: CPU cores of the Spark task.
 
     Raises:
-        ConfigError: TensorFlow was used before in this process, so that neither can be set any more.
+        ConfigError: TensorFlow was used before in this process, so that neither can be set any
+            more.
     """
     try:
         tf.config.threading.set_intra_op_parallelism_threads(cores)
-        # one more than the cores: a step that waits in a collective must not starve the input pipeline
+        # one more than the cores: a step that waits in a collective must not starve the input
+        # pipeline
         tf.config.threading.set_inter_op_parallelism_threads(cores + 1)
     except RuntimeError as error:
-        msg = f"TensorFlow ran before the cluster was formed (at the import of the model's module?): {error}"
+        msg = (
+            "TensorFlow ran before the cluster was formed (at the import of the model's module?): "
+            f"{error}"
+        )
         raise ConfigError(msg) from error
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, enable=True)

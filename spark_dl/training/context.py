@@ -21,13 +21,17 @@ class RankContext(Protocol):
     """
 
     @property
-    def rank(self) -> int: ...
+    def rank(self) -> int:
+        """This process's rank."""
 
     @property
-    def world_size(self) -> int: ...
+    def world_size(self) -> int:
+        """Number of ranks."""
 
     @property
-    def cores(self) -> int: ...
+    def cores(self) -> int:
+        """CPU cores of the task."""
 
     @property
-    def report(self) -> Callable[[dict[str, Any]], None]: ...
+    def report(self) -> Callable[[dict[str, Any]], None]:
+        """Sends an event to the driver."""

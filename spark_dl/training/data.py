@@ -1,7 +1,8 @@
 """From shards to batches: the rows that the assignment names, in its order.
 
-A shard is checked against its manifest once (length and SHA-256), then read through a memory map: rows are met in any
-order without being copied into the process before they are needed. Whole batches are decoded at once.
+A shard is checked against its manifest once (length and SHA-256), then read through a memory map:
+rows are met in any order without being copied into the process before they are needed. Whole
+batches are decoded at once.
 """
 
 from __future__ import annotations
@@ -62,7 +63,10 @@ class ShardReader:
     def read(self, rows: npt.NDArray[np.int64]) -> list[bytes]:
         """Return the records of the given rows, in their order."""
         shards = self._shard_of[rows].tolist()
-        return [self._maps[s][start:end] for s, (start, end) in zip(shards, self._spans[rows].tolist(), strict=True)]
+        return [
+            self._maps[s][start:end]
+            for s, (start, end) in zip(shards, self._spans[rows].tolist(), strict=True)
+        ]
 
 
 def _open(path: str, shard: Shard) -> mmap.mmap | bytes:
@@ -71,20 +75,28 @@ def _open(path: str, shard: Shard) -> mmap.mmap | bytes:
             size = os.fstat(file.fileno()).st_size
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
     except OSError as error:
-        msg = f"shard {path} cannot be read: {error}; executors must see the dataset's folder under the same path"
+        msg = (
+            f"shard {path} cannot be read: {error}; executors must see the dataset's folder under "
+            "the same path"
+        )
         raise ShardError(msg) from error
     if size != shard.bytes:
-        msg = f"shard {path} has {size} bytes, its manifest says {shard.bytes}: prepare the dataset again"
+        msg = (
+            f"shard {path} has {size} bytes, its manifest says {shard.bytes}: prepare the dataset "
+            "again"
+        )
         raise ShardError(msg)
     found = f"sha256:{hashlib.sha256(data).hexdigest()}"
     if found != shard.checksum:
-        msg = f"shard {path} is damaged: its checksum is {found}, its manifest says {shard.checksum}"
+        msg = (
+            f"shard {path} is damaged: its checksum is {found}, its manifest says {shard.checksum}"
+        )
         raise ShardError(msg)
     return data
 
 
 def _index(data: mmap.mmap | bytes, shard: Shard) -> npt.NDArray[np.int64]:
-    """Return start and end of each record's data, int64 [rows, 2]; the checksum has vouched for the bytes."""
+    """Return start and end of each record's data, int64 [rows, 2]."""
     spans = []
     position = 0
     while position < len(data):
@@ -93,7 +105,10 @@ def _index(data: mmap.mmap | bytes, shard: Shard) -> npt.NDArray[np.int64]:
         spans.append((start, start + length))
         position = start + length + _FOOTER_BYTES
     if position != len(data) or len(spans) != shard.rows:
-        msg = f"shard {shard.path} holds {len(spans)} records, its manifest says {shard.rows}: prepare the dataset again"
+        msg = (
+            f"shard {shard.path} holds {len(spans)} records, its manifest says {shard.rows}: "
+            "prepare the dataset again"
+        )
         raise ShardError(msg)
     return np.array(spans, np.int64).reshape(-1, 2)
 
@@ -103,7 +118,7 @@ Weights = npt.NDArray[np.float32]
 
 
 def _decoder(spec: FeatureSpec, *, bare: bool) -> Callable[..., tuple[Any, ...]]:
-    """Return the function from records (and factors of their weights) to what Keras takes: (x, y[, sample_weight])."""
+    """Return the function from records to what Keras takes: (x, y[, sample_weight])."""
     parsers = tensors.example_features(spec)
 
     def decode(records: tf.Tensor, factors: tf.Tensor | None = None) -> tuple[Any, ...]:
@@ -131,7 +146,8 @@ def training_dataset(
         bare: whether the model takes its single input bare instead of in a dict.
 
     Returns:
-        A dataset of ``(features, label)`` or ``(features, label, weight)``; every tensor is ``[local batch, …]``.
+        A dataset of ``(features, label)`` or ``(features, label, weight)``; every tensor is
+        ``[local batch, …]``.
     """
     weighted = assignment.remainder == "pad"
 
@@ -166,6 +182,8 @@ def evaluation_dataset(
         for start in starts:
             yield reader.read(np.arange(start, min(start + batch_size, rows.stop)))
 
-    source = tf.data.Dataset.from_generator(batches, output_signature=tf.TensorSpec([None], tf.string))
+    source = tf.data.Dataset.from_generator(
+        batches, output_signature=tf.TensorSpec([None], tf.string)
+    )
     decoded = source.map(_decoder(spec, bare=bare)).prefetch(_READ_AHEAD)
     return decoded.apply(tf.data.experimental.assert_cardinality(len(starts)))

@@ -23,7 +23,7 @@ _FLUSH_MS = 1000
 
 
 class RunLog:
-    """Writes scalars to ``events/train`` and ``events/validation`` and one JSON object a line to `metrics.jsonl`.
+    """Writes TensorBoard events, a folder a split, and `metrics.jsonl`.
 
     Args:
         paths: the run's paths; its folder must be mounted on the chief's host.
@@ -38,10 +38,14 @@ class RunLog:
 
     def _writer(self, split: str) -> tf.summary.SummaryWriter:
         if split not in self._writers:
-            self._writers[split] = tf.summary.create_file_writer(join(self._folder, split), flush_millis=_FLUSH_MS)
+            self._writers[split] = tf.summary.create_file_writer(
+                join(self._folder, split), flush_millis=_FLUSH_MS
+            )
         return self._writers[split]
 
-    def write(self, split: str, metrics: Mapping[str, float], *, epoch: int, step: int, scope: str) -> None:
+    def write(
+        self, split: str, metrics: Mapping[str, float], *, epoch: int, step: int, scope: str
+    ) -> None:
         """Write one record.
 
         Args:
@@ -51,7 +55,14 @@ class RunLog:
             step: steps since the start of the run.
             scope: ``step`` or ``epoch``; they are different curves.
         """
-        record = {"time": time.time(), "epoch": epoch, "step": step, "split": split, "scope": scope, **metrics}
+        record = {
+            "time": time.time(),
+            "epoch": epoch,
+            "step": step,
+            "split": split,
+            "scope": scope,
+            **metrics,
+        }
         self._metrics.write(json.dumps(record) + "\n")
         writer = self._writer(split)
         with writer.as_default(step):
@@ -64,7 +75,9 @@ class RunLog:
         if not model.built or not getattr(model, "inputs", None):
             return
         structure = keras.tree.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), model.input)
-        graph = tf.function(lambda x: model(x, training=False)).get_concrete_function(structure).graph
+        graph = (
+            tf.function(lambda x: model(x, training=False)).get_concrete_function(structure).graph
+        )
         with self._writer("train").as_default(0):
             tf.summary.graph(graph.as_graph_def())
         self._writer("train").flush()
@@ -80,7 +93,10 @@ class RunLog:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         """Close the files."""
         self.close()

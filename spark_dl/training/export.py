@@ -1,10 +1,9 @@
-"""Export: a SavedModel with a serving signature by feature names, the `.keras` file and the feature spec beside it.
+"""Export: a SavedModel with its signature by feature names, `.keras` and spec beside it.
 
 Everything is written under a temporary name and renamed once complete.
 """
 
 from __future__ import annotations
-
 
 import json
 import os
@@ -46,10 +45,13 @@ def _named_outputs(model: keras.Model, outputs: Any) -> dict[str, tf.Tensor]:  #
     return {"output": outputs}
 
 
-def _write_saved_model(model: keras.Model, spec: FeatureSpec, folder: str) -> dict[str, dict[str, Any]]:
+def _write_saved_model(
+    model: keras.Model, spec: FeatureSpec, folder: str
+) -> dict[str, dict[str, Any]]:
     bare = takes_bare_input(model, spec)
     inputs = {
-        name: tf.TensorSpec([None, *shape], dtype, name=name) for name, (dtype, shape) in tensors.signature(spec).items()
+        name: tf.TensorSpec([None, *shape], dtype, name=name)
+        for name, (dtype, shape) in tensors.signature(spec).items()
     }
 
     def serve(features: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -60,8 +62,12 @@ def _write_saved_model(model: keras.Model, spec: FeatureSpec, folder: str) -> di
     archive.track(model)
     archive.add_endpoint(name="serve", fn=serve, input_signature=[inputs])
     archive.write_out(folder, verbose=False)
-    outputs = tf.function(serve, input_signature=[inputs]).get_concrete_function().structured_outputs
-    return {name: {"dtype": o.dtype.name, "shape": o.shape.as_list()[1:]} for name, o in outputs.items()}
+    outputs = (
+        tf.function(serve, input_signature=[inputs]).get_concrete_function().structured_outputs
+    )
+    return {
+        name: {"dtype": o.dtype.name, "shape": o.shape.as_list()[1:]} for name, o in outputs.items()
+    }
 
 
 def export_model(model: keras.Model, spec: FeatureSpec, task: TrainTask) -> str:
@@ -94,7 +100,11 @@ def export_model(model: keras.Model, spec: FeatureSpec, task: TrainTask) -> str:
         "checksum": folder_checksum(temporary),
         "outputs": outputs,
         "dataset_fingerprint": task.fingerprint,
-        "versions": {"spark_dl": __version__, "keras": keras.__version__, "tensorflow": tf.__version__},
+        "versions": {
+            "spark_dl": __version__,
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
+        },
     }
     storage.write_atomic(join(temporary, "model.json"), json.dumps(facts, indent=2))
     storage.commit(temporary, final)

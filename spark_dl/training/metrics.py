@@ -1,8 +1,11 @@
 """Exact metrics over all ranks.
 
-Every Keras metric is a function of variables that are sums over rows (means, confusion counts, AUC's buckets). So the
-variables are summed over the ranks in float64 and the metric is computed from the sums: the result is that of one process
-over all rows, whatever the number of ranks. Padding with rows of weight 0 would not do: compiled ``metrics=`` ignore weights.
+Every Keras metric is a function of variables that are sums over rows (means, confusion counts,
+AUC's buckets). So the
+variables are summed over the ranks in float64 and the metric is computed from the sums: the result
+    is that of one process
+over all rows, whatever the number of ranks. Padding with rows of weight 0 would not do: compiled
+``metrics=`` ignore weights.
 """
 
 from __future__ import annotations
@@ -31,8 +34,10 @@ def check_reducible(model: keras.Model) -> None:
     for variable in model.metrics_variables:
         if variable.aggregation != "sum":
             msg = (
-                f"metric variable {variable.path!r} is aggregated by {variable.aggregation!r}, not by sum: its value over "
-                "several workers is not defined; use a metric built on sums (such as keras.metrics.Mean)"
+                f"metric variable {variable.path!r} is aggregated by {variable.aggregation!r}, not "
+                "by sum: its value over "
+                "several workers is not defined; use a metric built on sums (such as "
+                "keras.metrics.Mean)"
             )
             raise ConfigError(msg)
 

@@ -45,7 +45,10 @@ def resolve_function(reference: Callable[..., Any] | str) -> Callable[..., Any]:
     function = getattr(module, name, None)
     if not callable(function):
         hint = did_you_mean(name, [key for key in vars(module) if not key.startswith("_")])
-        msg = f"model_fn {reference!r}: module {module_name} ({module.__file__}) has no function {name!r}{hint}"
+        msg = (
+            f"model_fn {reference!r}: module {module_name} ({module.__file__}) has no function "
+            f"{name!r}{hint}"
+        )
         raise ConfigError(msg)
     return function  # type: ignore[no-any-return]  # whatever the user's module holds
 
@@ -69,7 +72,10 @@ def build_model(task: TrainTask, spec: FeatureSpec, collective: Collective) -> k
         msg = f"model_fn returned {type(model).__name__}, expected a compiled keras.Model"
         raise ConfigError(msg)
     if not getattr(model, "compiled", False):
-        msg = "model_fn returned a model that is not compiled: call model.compile(optimizer=…, loss=…) in it"
+        msg = (
+            "model_fn returned a model that is not compiled: call model.compile(optimizer=…, "
+            "loss=…) in it"
+        )
         raise ConfigError(msg)
     if collective.world_size > 1:
         # XLA cannot compile a step that holds a CPU collective
@@ -88,5 +94,7 @@ def equalise(model: keras.Model, seed: int, collective: Collective) -> None:
     """
     model.set_weights(collective.broadcast(model.get_weights()))
     for index, state in enumerate(seed_states(model)):
-        entropy = np.random.SeedSequence([seed & 0xFFFFFFFF, collective.rank, index]).generate_state(1)[0]
+        entropy = np.random.SeedSequence(
+            [seed & 0xFFFFFFFF, collective.rank, index]
+        ).generate_state(1)[0]
         state.assign(np.array([int(entropy) & 0x7FFFFFFF, 0], dtype=np.dtype(state.dtype)))

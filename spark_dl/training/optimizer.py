@@ -1,15 +1,16 @@
-"""The distributed optimizer: it averages the gradients over the ranks, then does what the user's would do."""
+"""The distributed optimizer: it averages gradients over the ranks, then does as the user's."""
 
 from __future__ import annotations
 
 import copy
 from typing import TYPE_CHECKING, Any
 
-import keras
 import tensorflow as tf
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import keras
 
     from spark_dl.training.collective import Collective
 
@@ -24,8 +25,9 @@ class _AverageGradients:
     def apply(self, grads: Sequence[tf.Tensor | None], trainable_variables: Any = None) -> Any:  # noqa: ANN401 - Keras' signature
         """Average the gradients over the ranks and apply them.
 
-        Clipping, accumulation and loss scaling happen after the average, on values that are equal on all ranks; so
-        every rank takes the same decision (such as skipping a step whose scaled gradients are not finite).
+        Clipping, accumulation and loss scaling happen after the average, on values that are equal
+        on all ranks; so every rank takes the same decision (such as skipping a step whose scaled
+        gradients are not finite).
         """
         dense = [tf.convert_to_tensor(grad) for grad in grads if grad is not None]
         averaged = iter(self._spark_dl_collective.mean(dense))
@@ -33,11 +35,13 @@ class _AverageGradients:
         return super().apply(grads, trainable_variables)  # type: ignore[misc]  # mixed into an optimizer
 
 
-def distributed(optimizer: keras.optimizers.Optimizer, collective: Collective) -> keras.optimizers.Optimizer:
+def distributed(
+    optimizer: keras.optimizers.Optimizer, collective: Collective
+) -> keras.optimizers.Optimizer:
     """Return an optimizer that shares everything with `optimizer` but averages gradients first.
 
-    It is to be set as `model.optimizer` only; the model's compile config keeps the user's own object, so that what is
-    saved loads anywhere.
+    It is to be set as `model.optimizer` only; the model's compile config keeps the user's own
+    object, so that what is saved loads anywhere.
 
     Args:
         optimizer: the compiled model's optimizer, built or not.
@@ -46,5 +50,7 @@ def distributed(optimizer: keras.optimizers.Optimizer, collective: Collective) -
     twin = copy.copy(optimizer)
     kind = type(optimizer)
     members = {"_spark_dl_collective": collective, "__doc__": kind.__doc__}
-    object.__setattr__(twin, "__class__", type(f"Distributed{kind.__name__}", (_AverageGradients, kind), members))
+    object.__setattr__(
+        twin, "__class__", type(f"Distributed{kind.__name__}", (_AverageGradients, kind), members)
+    )
     return twin

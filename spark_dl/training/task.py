@@ -18,7 +18,8 @@ class TrainTask:
     """One training run.
 
     Attributes:
-        model_fn: ``model_fn(spec, params) -> compiled keras.Model``, or ``"package.module:function"``.
+        model_fn: ``model_fn(spec, params) -> compiled keras.Model``, or
+            ``"package.module:function"``.
         params: passed to `model_fn`.
         dataset: folder of the dataset.
         paths: where the run writes.
@@ -26,7 +27,8 @@ class TrainTask:
         global_batch_size: rows of one step over all ranks together.
         seed: decides initial weights, row order and the ranks' random layers.
         shuffle: whether the rows are met in another order each epoch.
-        remainder: ``drop`` the last incomplete batch of an epoch, or ``pad`` it with rows of weight 0.
+        remainder: ``drop`` the last incomplete batch of an epoch, or ``pad`` it with rows of weight
+            0.
         log_every_steps: distance of the step records in `metrics.jsonl` and TensorBoard.
         train_split: name of the split to train on.
         validation_split: name of the split to validate on; `None` or an empty split for none.

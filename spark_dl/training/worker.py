@@ -6,9 +6,6 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-import keras
-import tensorflow as tf
-
 from spark_dl.shards import Manifest
 from spark_dl.shards.assignment import Assignment, evaluation_rows
 from spark_dl.training.callbacks import EpochEnd, StepReports, Validation
@@ -19,10 +16,15 @@ from spark_dl.training.export import export_model, takes_bare_input
 from spark_dl.training.model import build_model, equalise
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import keras
+    import tensorflow as tf
+
     from spark_dl.training.context import RankContext
     from spark_dl.training.task import TrainTask
 
-__all__ = ["train"]
+__all__ = ["fit", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +37,24 @@ def train(task: TrainTask, context: RankContext) -> dict[str, Any]:
         context: this rank's place in the cluster.
 
     Returns:
-        ``history`` (reduced metrics, a list of one value an epoch), ``steps``, and on the chief ``model_path``.
+        ``history`` (reduced metrics, a list of one value an epoch), ``steps``, and on the chief
+        ``model_path``.
     """
     # before anything else of TensorFlow runs
     collective = form_collective(context.rank, context.world_size, cores=context.cores)
+    return fit(task, collective, context.report)
+
+
+def fit(
+    task: TrainTask, collective: Collective, report: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Train in a cluster that is formed already; see `train`.
+
+    Args:
+        task: what to train, the same on all ranks.
+        collective: of this rank.
+        report: takes the events for the driver.
+    """
     manifest = Manifest.read(task.dataset)
     assignment = _assignment(task, manifest, collective)
     model = build_model(task, manifest.spec, collective)
@@ -48,22 +64,26 @@ def train(task: TrainTask, context: RankContext) -> dict[str, Any]:
     _build(model, reader, manifest, bare=bare)
     equalise(model, task.seed, collective)
     with contextlib.ExitStack() as stack:
-        log = stack.enter_context(RunLog(task.paths)) if context.rank == 0 else None
+        log = stack.enter_context(RunLog(task.paths)) if collective.rank == 0 else None
         end = EpochEnd(task, collective, _validation(task, manifest, collective, bare=bare), log)
         callbacks: list[keras.callbacks.Callback] = [end]
         if log is not None:
             log.write_graph(model)
-            callbacks.append(StepReports(task, assignment.steps_per_epoch, log, context.report))
+            callbacks.append(StepReports(task, assignment.steps_per_epoch, log, report))
         model.fit(
             batches,
             epochs=task.epochs,
             # Keras must never meet the end of the dataset: it would run a step past it
             steps_per_epoch=assignment.steps_per_epoch,
+            shuffle=False,  # the assignment has shuffled
             callbacks=callbacks,
             verbose=0,
         )
-    result: dict[str, Any] = {"history": end.history, "steps": assignment.steps_per_epoch * task.epochs}
-    if context.rank == 0:
+    result: dict[str, Any] = {
+        "history": end.history,
+        "steps": assignment.steps_per_epoch * task.epochs,
+    }
+    if collective.rank == 0:
         result["model_path"] = export_model(model, manifest.spec, task)
     return result
 
@@ -80,7 +100,11 @@ def _assignment(task: TrainTask, manifest: Manifest, collective: Collective) -> 
         remainder=cast("Literal['drop', 'pad']", task.remainder),
     )
     if assignment.dropped and collective.rank == 0:
-        logger.info("each epoch leaves out %d of %d rows: they do not fill a batch", assignment.dropped, assignment.rows)
+        logger.info(
+            "each epoch leaves out %d of %d rows: they do not fill a batch",
+            assignment.dropped,
+            assignment.rows,
+        )
     return assignment
 
 
@@ -90,18 +114,24 @@ def _probe(reader: ShardReader, manifest: Manifest, *, bare: bool) -> tf.data.Da
 
 
 def _build(model: keras.Model, reader: ShardReader, manifest: Manifest, *, bare: bool) -> None:
-    """Create all variables: weights, optimizer, and those of the metrics, which Keras makes in the first step."""
+    """Create all variables: Keras makes those of the metrics in the first step only."""
     model.evaluate(_probe(reader, manifest, bare=bare), verbose=0)
     model.reset_metrics()
     model.optimizer.build(model.trainable_variables)
 
 
-def _validation(task: TrainTask, manifest: Manifest, collective: Collective, *, bare: bool) -> Validation | None:
+def _validation(
+    task: TrainTask, manifest: Manifest, collective: Collective, *, bare: bool
+) -> Validation | None:
     split = task.validation_split
     if not split or not manifest.totals.get(split):
         return None
     reader = ShardReader(task.dataset, manifest.split(split))
     rows = evaluation_rows(manifest.totals[split], collective.world_size, collective.rank)
     batch_size = max(task.global_batch_size // collective.world_size, 1)
-    mine = evaluation_dataset(reader, manifest.spec, rows, batch_size=batch_size, bare=bare) if rows else None
+    mine = (
+        evaluation_dataset(reader, manifest.spec, rows, batch_size=batch_size, bare=bare)
+        if rows
+        else None
+    )
     return Validation(mine=mine, probe=_probe(reader, manifest, bare=bare))

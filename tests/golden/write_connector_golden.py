@@ -1,7 +1,8 @@
-"""Write `connector_types.tfrecord` with TensorFlow, the independent writer that the connector is compared with.
+"""Write `connector_types.tfrecord` with TensorFlow, the independent writer of the tests.
 
-The file is frozen: the tests of both sides read it and the connector must write the same bytes. Column names are in
-alphabetical order because deterministic protobuf sorts a map by key. Run: `python tests/golden/write_connector_golden.py`.
+The file is frozen: the tests of both sides read it and the connector must write the same bytes.
+Columns are in alphabetical order because deterministic protobuf sorts a map by its keys.
+Run: `python tests/golden/write_connector_golden.py`.
 """
 
 from pathlib import Path
@@ -61,7 +62,9 @@ def feature(kind: str, values: list) -> tf.train.Feature:
 def main() -> None:
     with tf.io.TFRecordWriter(str(GOLDEN)) as writer:
         for row in ROWS:
-            features = tf.train.Features(feature={name: feature(*value) for name, value in row.items()})
+            features = tf.train.Features(
+                feature={name: feature(*value) for name, value in row.items()}
+            )
             writer.write(tf.train.Example(features=features).SerializeToString(deterministic=True))
 
 

@@ -1,4 +1,4 @@
-"""The TFRecord connector through Spark: identity, TensorFlow as the other side, refusals, damage."""
+"""The TFRecord connector through Spark: identity, TensorFlow beside it, refusals, damage."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyspark.errors import IllegalArgumentException
-from pyspark.sql import functions as F
-from pyspark.sql.types import StructType
+from pyspark.sql import functions as sf
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pyspark.sql import DataFrame, Row, SparkSession
+    from pyspark.sql.types import StructType
 
 pytestmark = pytest.mark.spark
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "connector_types.tfrecord"
 GOLDEN_SCHEMA = (
-    "a_boolean boolean, b_tinyint tinyint, c_smallint smallint, d_int int, e_bigint bigint, f_date date, "
-    "g_timestamp timestamp, h_timestamp_ntz timestamp_ntz, i_float float, j_string string, k_binary binary, "
-    "l_bigints array<bigint>, m_floats array<float>, n_strings array<string>, o_booleans array<boolean>"
+    "a_boolean boolean, b_tinyint tinyint, c_smallint smallint, d_int int, e_bigint bigint, "
+    "f_date date, g_timestamp timestamp, h_timestamp_ntz timestamp_ntz, i_float float, "
+    "j_string string, k_binary binary, l_bigints array<bigint>, m_floats array<float>, "
+    "n_strings array<string>, o_booleans array<boolean>"
 )
 
 
@@ -46,13 +47,15 @@ SCALARS: dict[str, st.SearchStrategy[Any]] = {
     "int": integers(32),
     "bigint": integers(64),
     "date": st.dates(date(1, 1, 1), date(9999, 12, 31)),
-    "timestamp": MICROSECONDS,  # as int64: Python's own timestamps depend on the machine's time zone
+    "timestamp": MICROSECONDS,  # as int64: Python's timestamps depend on the time zone
     "timestamp_ntz": MICROSECONDS.map(lambda us: EPOCH + timedelta(microseconds=us)),
     "float": st.floats(width=32),
     "string": st.text(max_size=40),
     "binary": st.binary(max_size=200),
 }
-TYPES = SCALARS | {f"array<{name}>": st.lists(values, max_size=12) for name, values in SCALARS.items()}
+TYPES = SCALARS | {
+    f"array<{name}>": st.lists(values, max_size=12) for name, values in SCALARS.items()
+}
 SCHEMA = ", ".join(f"c{i} {name}" for i, name in enumerate(TYPES))
 INPUT_SCHEMA = SCHEMA.replace(" timestamp,", " bigint,").replace("<timestamp>", "<bigint>")
 
@@ -60,9 +63,9 @@ INPUT_SCHEMA = SCHEMA.replace(" timestamp,", " bigint,").replace("<timestamp>", 
 def with_timestamps(df: DataFrame) -> DataFrame:
     for i, name in enumerate(TYPES):
         if name == "timestamp":
-            df = df.withColumn(f"c{i}", F.timestamp_micros(f"c{i}"))
+            df = df.withColumn(f"c{i}", sf.timestamp_micros(f"c{i}"))
         elif name == "array<timestamp>":
-            df = df.withColumn(f"c{i}", F.transform(f"c{i}", F.timestamp_micros))
+            df = df.withColumn(f"c{i}", sf.transform(f"c{i}", sf.timestamp_micros))
     return df
 
 
@@ -76,11 +79,13 @@ def bits(value: Any) -> Any:
 
 
 def rows(df: DataFrame) -> list[tuple[Any, ...]]:
-    return sorted((tuple(bits(value) for value in row) for row in df.collect()), key=lambda row: row[-1])
+    return sorted(
+        (tuple(bits(value) for value in row) for row in df.collect()), key=lambda row: row[-1]
+    )
 
 
 def write(df: DataFrame, path: Path) -> list[Path]:
-    """Write `df` and return its files, without the checksums that would notice damage before the connector does."""
+    """Write `df` and return its files, without the checksums that would notice damage first."""
     df.write.format("tfrecord").mode("overwrite").save(str(path))
     for crc in path.glob(".*.crc"):
         crc.unlink()
@@ -101,7 +106,11 @@ def failure(action: Callable[[], object]) -> str:
 @settings(
     max_examples=5,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+    ],
 )
 @given(table=st.lists(st.tuples(*TYPES.values()), max_size=25))
 def test_table_to_tfrecords_to_table_is_the_identity(
@@ -115,7 +124,9 @@ def test_table_to_tfrecords_to_table_is_the_identity(
 
 
 @pytest.mark.parametrize("format_name", ["tfrecord", "tfrecords"])
-def test_both_short_names_write_and_read_one_format(spark: SparkSession, tmp_path: Path, format_name: str) -> None:
+def test_both_short_names_write_and_read_one_format(
+    spark: SparkSession, tmp_path: Path, format_name: str
+) -> None:
     spark.range(20).write.format(format_name).save(str(tmp_path / "t"))
     for other in ("tfrecord", "tfrecords"):
         back = spark.read.schema("id bigint").format(other).load(str(tmp_path / "t"))
@@ -127,10 +138,14 @@ def test_tensorflow_parses_the_same_values(spark: SparkSession, tmp_path: Path) 
 
     table = spark.range(0, 50, 1, 2).select(
         "id",
-        (F.col("id") / 7).cast("float").alias("x"),
-        F.concat(F.lit("ü"), "id").alias("text"),
-        F.transform(F.sequence(F.lit(0), F.lit(5)), lambda i: (i * F.col("id")).cast("float")).alias("xs"),
-        F.when(F.col("id") % 2 == 0, F.array("id", "id")).otherwise(F.array().cast("array<bigint>")).alias("ragged"),
+        (sf.col("id") / 7).cast("float").alias("x"),
+        sf.concat(sf.lit("ü"), "id").alias("text"),
+        sf.transform(
+            sf.sequence(sf.lit(0), sf.lit(5)), lambda i: (i * sf.col("id")).cast("float")
+        ).alias("xs"),
+        sf.when(sf.col("id") % 2 == 0, sf.array("id", "id"))
+        .otherwise(sf.array().cast("array<bigint>"))
+        .alias("ragged"),
     )
     files = [str(file) for file in write(table, tmp_path / "t")]
     records = list(tf.data.TFRecordDataset(files).as_numpy_iterator())
@@ -170,12 +185,18 @@ def test_files_that_tensorflow_wrote_are_read(spark: SparkSession, tmp_path: Pat
         for i in range(100):
             writer.write(example(i))
     back = read(spark, "id int, text string, xs array<float>", tmp_path / "a.tfrecord")
-    assert [tuple(row) for row in back.collect()] == [(-i, f"é{i}", [i / 4, float(-i)]) for i in range(100)]
+    assert [tuple(row) for row in back.collect()] == [
+        (-i, f"é{i}", [i / 4, float(-i)]) for i in range(100)
+    ]
 
 
-def test_golden_file_is_read_and_written_again_byte_for_byte(spark: SparkSession, tmp_path: Path) -> None:
+def test_golden_file_is_read_and_written_again_byte_for_byte(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     golden = read(spark, GOLDEN_SCHEMA, GOLDEN)
-    first, second = golden.select("e_bigint", "j_string", "k_binary", "l_bigints", "i_float").collect()
+    first, second = golden.select(
+        "e_bigint", "j_string", "k_binary", "l_bigints", "i_float"
+    ).collect()
     assert tuple(first) == (-(2**63), "", bytearray(b"\x00\xff\xfe"), [], float("-inf"))
     assert tuple(second) == (2**63 - 1, "Zürich ✓", bytearray(), [0, 127, 128, -1, 2**62], 1.5)
     (file,) = write(golden.coalesce(1), tmp_path / "again")
@@ -205,35 +226,54 @@ def test_types_that_lose_something_are_refused_by_column(
     if "interval" not in type_name and type_name != "variant":
         assert isinstance(caught.value, IllegalArgumentException)
     write(spark.range(1), tmp_path / "t")
-    with pytest.raises(IllegalArgumentException, match=rf"Cannot read column `odd` \({type_name}\) as TFRecord"):
+    with pytest.raises(
+        IllegalArgumentException, match=rf"Cannot read column `odd` \({type_name}\) as TFRecord"
+    ):
         read(spark, table.schema, tmp_path / "t").collect()
 
 
 def test_options_and_missing_schema_are_said(spark: SparkSession, tmp_path: Path) -> None:
-    with pytest.raises(IllegalArgumentException, match=r"codec=gzip is not supported.*Supported: none, uncompressed"):
+    with pytest.raises(
+        IllegalArgumentException,
+        match=r"codec=gzip is not supported.*Supported: none, uncompressed",
+    ):
         spark.range(1).write.format("tfrecord").option("codec", "gzip").save(str(tmp_path / "t"))
-    with pytest.raises(IllegalArgumentException, match=r"recordType=ByteArray is not .*Supported: Example"):
-        spark.range(1).write.format("tfrecord").option("RECORDTYPE", "ByteArray").save(str(tmp_path / "t"))
+    with pytest.raises(
+        IllegalArgumentException, match=r"recordType=ByteArray is not .*Supported: Example"
+    ):
+        spark.range(1).write.format("tfrecord").option("RECORDTYPE", "ByteArray").save(
+            str(tmp_path / "t")
+        )
     write(spark.range(1), tmp_path / "t")
-    with pytest.raises(IllegalArgumentException, match=r"Cannot infer the schema of TFRecord files\. Give it"):
+    with pytest.raises(
+        IllegalArgumentException, match=r"Cannot infer the schema of TFRecord files\. Give it"
+    ):
         spark.read.format("tfrecord").load(str(tmp_path / "t"))
 
 
-def test_a_null_names_column_and_partition_and_commits_nothing(spark: SparkSession, tmp_path: Path) -> None:
+def test_a_null_names_column_and_partition_and_commits_nothing(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     numbers = spark.range(0, 10, 1, 5)
-    scalar = numbers.select("id", F.when(F.col("id") != 7, F.col("id")).alias("x"))  # noqa: PLR2004
+    scalar = numbers.select("id", sf.when(sf.col("id") != 7, sf.col("id")).alias("x"))
     message = failure(lambda: write(scalar, tmp_path / "scalar"))
     assert "Cannot write null in column `x` as TFRecord (partition 3)." in message
-    element = numbers.select("id", F.array("id", F.when(F.col("id") != 2, F.col("id"))).alias("xs"))  # noqa: PLR2004
+    element = numbers.select(
+        "id", sf.array("id", sf.when(sf.col("id") != 2, sf.col("id"))).alias("xs")
+    )
     message = failure(lambda: write(element, tmp_path / "element"))
-    assert "Cannot write null in element 1 of array column `xs` as TFRecord (partition 1)." in message
+    assert (
+        "Cannot write null in element 1 of array column `xs` as TFRecord (partition 1)." in message
+    )
     assert not list(tmp_path.glob("*/*.tfrecord"))
 
 
 @pytest.fixture
 def ten_records(spark: SparkSession, tmp_path: Path) -> tuple[Path, int]:
     """A file of ten records and the length of each."""
-    (file,) = write(spark.range(0, 10, 1, 1).select("id", F.lit("abc").alias("text")), tmp_path / "ten")
+    (file,) = write(
+        spark.range(0, 10, 1, 1).select("id", sf.lit("abc").alias("text")), tmp_path / "ten"
+    )
     size = file.stat().st_size
     assert size % 10 == 0
     return file, size // 10
@@ -241,7 +281,12 @@ def ten_records(spark: SparkSession, tmp_path: Path) -> tuple[Path, int]:
 
 @pytest.mark.parametrize(
     ("at", "reason"),
-    [(3, "length CRC-32C is 0x"), (9, "length CRC-32C is 0x"), (20, "data CRC-32C is 0x"), (-2, "data CRC-32C is 0x")],
+    [
+        (3, "length CRC-32C is 0x"),
+        (9, "length CRC-32C is 0x"),
+        (20, "data CRC-32C is 0x"),
+        (-2, "data CRC-32C is 0x"),
+    ],
 )
 def test_a_flipped_bit_names_file_record_and_offset(
     spark: SparkSession, ten_records: tuple[Path, int], at: int, reason: str
@@ -250,17 +295,22 @@ def test_a_flipped_bit_names_file_record_and_offset(
     content = bytearray(file.read_bytes())
     content[4 * size + at % size] ^= 0x10
     file.write_bytes(content)
-    where = f"Cannot read TFRecord file file:{file}: record 4 (counted from 0) at byte {4 * size}: {reason}"
+    where = f"file file:{file}: record 4 (counted from 0) at byte {4 * size}: {reason}"
     assert where in failure(read(spark, "id bigint, text string", file).collect)
     assert where in failure(read(spark, "id bigint, text string", file).count)
 
 
 @pytest.mark.parametrize("kept", [1, 5, 11, 12, 20, -1])
-def test_a_cut_file_names_file_record_and_offset(spark: SparkSession, ten_records: tuple[Path, int], kept: int) -> None:
+def test_a_cut_file_names_file_record_and_offset(
+    spark: SparkSession, ten_records: tuple[Path, int], kept: int
+) -> None:
     file, size = ten_records
     file.write_bytes(file.read_bytes()[: 9 * size + kept % size])
     message = failure(read(spark, "id bigint", file).collect)
-    assert f"Cannot read TFRecord file file:{file}: record 9 (counted from 0) at byte {9 * size}: " in message
+    assert (
+        f"Cannot read TFRecord file file:{file}: record 9 (counted from 0) at byte {9 * size}: "
+        in message
+    )
     assert "the file is truncated" in message
 
 
@@ -281,18 +331,23 @@ def test_another_schema_is_an_error_never_a_wrong_row(
     assert reason in message
 
 
-def test_pruning_reads_only_what_is_asked(spark: SparkSession, ten_records: tuple[Path, int]) -> None:
+def test_pruning_reads_only_what_is_asked(
+    spark: SparkSession, ten_records: tuple[Path, int]
+) -> None:
     file, _ = ten_records
-    wide = read(spark, "id bigint, text float, missing bigint", file)  # the latter two could not be read
+    # the latter two columns could not be read
+    wide = read(spark, "id bigint, text float, missing bigint", file)
     assert [row.id for row in wide.select("id").collect()] == list(range(10))
-    assert wide.count() == 10  # noqa: PLR2004
+    assert wide.count() == 10
     assert "text" in failure(wide.collect)
 
 
-def test_empty_table_partition_folders_and_file_metadata(spark: SparkSession, tmp_path: Path) -> None:
+def test_empty_table_partition_folders_and_file_metadata(
+    spark: SparkSession, tmp_path: Path
+) -> None:
     write(spark.range(0), tmp_path / "empty")
     assert read(spark, "id bigint", tmp_path / "empty").collect() == []
-    table = spark.range(30).select("id", (F.col("id") % 3).cast("int").alias("kind"))
+    table = spark.range(30).select("id", (sf.col("id") % 3).cast("int").alias("kind"))
     table.write.partitionBy("kind").format("tfrecord").save(str(tmp_path / "folders"))
     back = read(spark, "id bigint, kind int", tmp_path / "folders")
     assert rows(back.select("kind", "id")) == rows(table.select("kind", "id"))

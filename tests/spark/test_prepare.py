@@ -17,6 +17,7 @@ from spark_dl.errors import ConfigError, DataError, ManifestError, SchemaError, 
 from spark_dl.schema import Feature
 from spark_dl.shards import Manifest, Source, prepare
 from spark_dl.shards.dataset import Dataset
+from spark_dl.shards.placement import partition_keys
 from spark_dl.shards.prepare import write_dataset
 from spark_dl.shards.splits import hash_column, split_column, split_of
 
@@ -71,7 +72,10 @@ TYPES = {
     "string": st.text(st.characters(exclude_categories=["Cs"]), max_size=6),
     "binary": st.binary(max_size=6).map(bytearray),
     "date": st.dates(dt.date(1, 1, 1), dt.date(9999, 12, 31)),
-    "timestamp": st.datetimes(dt.datetime(1900, 1, 1), dt.datetime(2200, 1, 1)),
+    "timestamp": st.datetimes(  # naive, as Spark gives them back
+        dt.datetime(1900, 1, 1),  # noqa: DTZ001
+        dt.datetime(2200, 1, 1),  # noqa: DTZ001
+    ),
 }
 
 
@@ -105,7 +109,9 @@ def test_table_to_dataset_to_table_is_the_identity(spark, folders, data):
 def test_the_splits_together_are_the_table(spark, tmp_path):
     df = numbers(spark)
     dataset = write(df, tmp_path / "d", id="id")
-    together = dataset.table("train").union(dataset.table("validation")).union(dataset.table("test"))
+    together = (
+        dataset.table("train").union(dataset.table("validation")).union(dataset.table("test"))
+    )
     expected = df.select(sf.col("values").cast("array<float>"), "digit", "id")
     assert_df_equality(together, expected, ignore_nullable=True, ignore_row_order=True)
     totals = dataset.manifest.totals
@@ -119,10 +125,18 @@ def test_names_and_order_are_the_spec_s(spark, tmp_path):
     dataset = write(
         df,
         tmp_path / "d",
-        features={"b": "values", "a": Feature("id", dtype="int64"), "split": Feature("digit", cast="float")},
+        features={
+            "b": "values",
+            "a": Feature("id", dtype="int64"),
+            "split": Feature("digit", cast="float"),
+        },
         label=None,
     )
-    assert dataset.table("train").dtypes == [("b", "array<float>"), ("a", "bigint"), ("split", "float")]
+    assert dataset.table("train").dtypes == [
+        ("b", "array<float>"),
+        ("a", "bigint"),
+        ("split", "float"),
+    ]
     assert [entry.derived for entry in dataset.spec.entries] == [
         "cast double to float",
         "as is",
@@ -194,6 +208,14 @@ def test_spark_splits_as_the_reference_does(spark, splits):
     assert [split for _, split in found] == [split_of(h, splits) for h, _ in found]
 
 
+@pytest.mark.parametrize("partitions", [1, 8, 33])
+def test_partition_keys_lead_where_spark_says(spark, partitions):
+    keys = spark.createDataFrame([(key,) for key in partition_keys(partitions)], "key int")
+    placed = keys.repartition(partitions, "key").select("key", sf.spark_partition_id().alias("at"))
+    found = {row["at"]: row["key"] for row in placed.collect()}
+    assert [found[at] for at in range(partitions)] == partition_keys(partitions)
+
+
 # --- reuse and replacement -------------------------------------------------------------------
 
 
@@ -238,7 +260,7 @@ def test_other_rows_replace_the_dataset(spark, tmp_path):
 
 def test_a_failed_replacement_leaves_the_dataset_as_it_was(spark, tmp_path, monkeypatch):
     first = write(numbers(spark), tmp_path / "d")
-    monkeypatch.setattr(prepare, "_compare", _fail)
+    monkeypatch.setattr(prepare, "compare", _fail)
     with pytest.raises(ShardError, match="on purpose"):
         write(numbers(spark, 500), tmp_path / "d")
     monkeypatch.undo()
@@ -273,7 +295,9 @@ def test_leftovers_of_a_killed_try_are_removed_and_other_files_stay(spark, tmp_p
 
 
 def test_missing_column(spark, tmp_path):
-    with pytest.raises(SchemaError, match=r"feature column 'value' is not in the table; did you mean 'values'\?"):
+    with pytest.raises(
+        SchemaError, match=r"feature column 'value' is not in the table; did you mean 'values'\?"
+    ):
         write(numbers(spark), tmp_path / "d", features=["value"])
     assert nothing_complete(tmp_path / "d")
 
@@ -304,20 +328,25 @@ def test_wrong_shape(spark, tmp_path):
 
 def test_some_arrays_of_other_lengths(spark, tmp_path):
     df = numbers(spark).withColumn(
-        "values", sf.sequence(sf.lit(1), sf.when(sf.col("id") < 3, sf.col("id") + 3).otherwise(sf.lit(2)))
+        "values",
+        sf.sequence(sf.lit(1), sf.when(sf.col("id") < 3, sf.col("id") + 3).otherwise(sf.lit(2))),
     )
     message = r"3 rows hold arrays of 3 to 5 elements \(first in partition 0\), expected 2 for"
     with pytest.raises(DataError, match=message):
         write(df, tmp_path / "d", features={"x": Feature("values", shape=(2,))})
-    with pytest.raises(DataError, match="2 rows .* expected a multiple of 2 for"):
+    with pytest.raises(DataError, match=r"2 rows .* expected a multiple of 2 for"):
         write(df, tmp_path / "d", features={"x": Feature("values", shape=(None, 2))})
 
 
 def test_string_where_a_number_is_asked(spark, tmp_path):
     df = numbers(spark).withColumn("text", sf.col("digit").cast("string"))
-    with pytest.raises(SchemaError, match="feature column 'text' of type string: dtype float32 asked"):
+    with pytest.raises(
+        SchemaError, match="feature column 'text' of type string: dtype float32 asked"
+    ):
         write(df, tmp_path / "d", features=[Feature("text", dtype="float32")])
-    with pytest.raises(SchemaError, match="label column 'text': got string, expected a number: map"):
+    with pytest.raises(
+        SchemaError, match="label column 'text': got string, expected a number: map"
+    ):
         write(df, tmp_path / "d", label="text")
     with pytest.raises(SchemaError, match="weight column 'text': got string, expected a number"):
         write(df, tmp_path / "d", weight="text")
@@ -325,13 +354,17 @@ def test_string_where_a_number_is_asked(spark, tmp_path):
 
 def test_a_text_that_cannot_be_cast(spark, tmp_path):
     df = numbers(spark).withColumn("text", sf.when(sf.col("id") == 5, "five").otherwise("6"))
-    with pytest.raises(DataError, match=r"'text': 1 rows hold null, or cannot be cast \(cast string to int\)"):
+    with pytest.raises(
+        DataError, match=r"'text': 1 rows hold null, or cannot be cast \(cast string to int\)"
+    ):
         write(df, tmp_path / "d", features=[Feature("text", cast="int")])
 
 
 def test_a_cast_that_spark_does_not_know(spark, tmp_path):
     df = numbers(spark).withColumn("flag", sf.col("digit") > 3)
-    with pytest.raises(SchemaError, match="feature column 'flag': boolean cannot be turned into date"):
+    with pytest.raises(
+        SchemaError, match="feature column 'flag': boolean cannot be turned into date"
+    ):
         write(df, tmp_path / "d", features=[Feature("flag", cast="date")])
 
 
@@ -353,9 +386,9 @@ def test_splits_that_do_not_sum_to_one(spark, tmp_path):
 
 
 def test_rows_that_change_between_two_reads(spark, tmp_path):
-    df = numbers(spark).withColumn("values", sf.array(sf.rand()))
+    df = numbers(spark).withColumn("values", sf.array(sf.expr("unix_micros(current_timestamp())")))
     with pytest.raises(DataError, match="rows changed between checking and writing"):
-        write(df, tmp_path / "d")
+        write(df, tmp_path / "d", id="id")
     assert nothing_complete(tmp_path / "d")
 
 
@@ -363,9 +396,7 @@ def test_a_write_that_fails_in_spark(spark, tmp_path, monkeypatch):
     # the check finds nothing, then the write meets it: what a table does that changes meanwhile
     df = numbers(spark).withColumn("digit", sf.when(sf.col("id") != 150, sf.col("digit")))
     checked = prepare.inspect_rows
-    monkeypatch.setattr(
-        prepare, "inspect_rows", lambda rows, *rest: checked(rows.dropna(), *rest)
-    )
+    monkeypatch.setattr(prepare, "inspect_rows", lambda rows, *rest: checked(rows.dropna(), *rest))
     with pytest.raises(DataError, match="Cannot write null in column `digit` as TFRecord") as error:
         write(df, tmp_path / "d")
     assert "\tat " not in str(error.value)
@@ -374,7 +405,7 @@ def test_a_write_that_fails_in_spark(spark, tmp_path, monkeypatch):
 
 
 def test_a_shard_that_lost_rows_is_not_committed(spark, tmp_path, monkeypatch):
-    write_shards = prepare._write_shards
+    write_shards = prepare.write_shards
 
     def lose_a_shard(rows, plan, facts, data):
         observed = write_shards(rows, plan, facts, data)
@@ -384,14 +415,16 @@ def test_a_shard_that_lost_rows_is_not_committed(spark, tmp_path, monkeypatch):
                 os.remove(folder / name)
         return observed
 
-    monkeypatch.setattr(prepare, "_write_shards", lose_a_shard)
-    with pytest.raises(ShardError, match="Spark wrote .* the shards hold .* nothing was committed"):
+    monkeypatch.setattr(prepare, "write_shards", lose_a_shard)
+    with pytest.raises(
+        ShardError, match=r"Spark wrote .* the shards hold .* nothing was committed"
+    ):
         write(numbers(spark, 2000), tmp_path / "d")
     assert nothing_complete(tmp_path / "d")
 
 
 def test_a_damaged_shard_is_not_committed(spark, tmp_path, monkeypatch):
-    write_shards = prepare._write_shards
+    write_shards = prepare.write_shards
 
     def damage_a_shard(rows, plan, facts, data):
         observed = write_shards(rows, plan, facts, data)
@@ -404,7 +437,7 @@ def test_a_damaged_shard_is_not_committed(spark, tmp_path, monkeypatch):
         part.write_bytes(content)
         return observed
 
-    monkeypatch.setattr(prepare, "_write_shards", damage_a_shard)
+    monkeypatch.setattr(prepare, "write_shards", damage_a_shard)
     with pytest.raises(ShardError, match="cannot be read back"):
         write(numbers(spark), tmp_path / "d")
     assert nothing_complete(tmp_path / "d")

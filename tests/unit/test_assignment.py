@@ -104,7 +104,9 @@ def test_a_step_can_be_had_by_number_and_an_epoch_from_any_step(
 
 def test_epochs_and_seeds_have_orders_of_their_own():
     def order(seed, epoch):
-        return tuple(np.concatenate([b.rows for b in assignment(100, 1, 0, 10, seed=seed).epoch(epoch)]))
+        return tuple(
+            np.concatenate([b.rows for b in assignment(100, 1, 0, 10, seed=seed).epoch(epoch)])
+        )
 
     assert len({order(1, 0), order(1, 1), order(2, 0), order(-1, 0)}) == 4
     assert order(1, 0) == order(1, 0)
@@ -120,7 +122,8 @@ def test_dropped_rows_change_with_the_epoch():
     one = assignment(10, 1, 0, 4, seed=3)
     assert one.dropped == 2
     left = {
-        frozenset(range(10)) - frozenset(np.concatenate([b.rows for b in one.epoch(epoch)]).tolist())
+        frozenset(range(10))
+        - frozenset(np.concatenate([b.rows for b in one.epoch(epoch)]).tolist())
         for epoch in range(20)
     }
     assert len(left) > 5
@@ -149,7 +152,9 @@ def test_batch_size_that_cannot_be_divided(size, world_size, nearest):
 
 
 def test_fewer_rows_than_a_batch():
-    with pytest.raises(DataError, match="3 rows, fewer than one global batch of 4.*remainder='pad'"):
+    with pytest.raises(
+        DataError, match=r"3 rows, fewer than one global batch of 4.*remainder='pad'"
+    ):
         assignment(3, 2, 0, 4)
     assert assignment(3, 2, 0, 4, remainder="pad").steps_per_epoch == 1
 

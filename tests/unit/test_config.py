@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
+from pathlib import Path
 
 import pytest
 import yaml
@@ -23,6 +24,8 @@ from spark_dl.config import (
     required,
 )
 from spark_dl.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
 
 WHOLE = """
 table: {path: /data/digits, format: delta, version: null, where: null}
@@ -146,7 +149,7 @@ def test_all_problems_are_said_at_once_with_the_file(config_file):
         ("dataset: {path: p, splits: {train: 0.5}}", "the fractions sum to 0.5, expected 1"),
         ("dataset: {path: p, splits: {a: 1.5, b: -0.5}}", "change a, b"),
         ("model: {name: dnn}", "this version has no ready-made models; give fn:"),
-        ("model: {fn: package.module}", "model.fn: expected \"package.module:function\", got 'package.module'"),
+        ("model: {fn: package.module}", 'model.fn: expected "package.module:function", got'),
         ("training: {epochs: '5'}", "training.epochs: input should be a valid integer, got '5'"),
         ("training: {epochs: yes}", "training.epochs: input should be a valid integer, got True"),
         ("training: {shuffle: 1}", "training.shuffle: input should be a valid boolean, got 1"),
@@ -292,3 +295,9 @@ def test_any_config_survives_being_written_and_read(epochs, batch, params, tmp_p
     path.write_text(config.to_yaml(), encoding="utf-8")
     assert load_config(str(path)) == config
     assert yaml.safe_load(config.to_yaml())["training"]["epochs"] == epochs
+
+
+def test_the_config_that_comes_with_the_repository_is_whole():
+    config = load_config(str(ROOT / "conf" / "local.yaml"))
+    for job in ("prepare", "train", "infer"):
+        config.check_for(job)

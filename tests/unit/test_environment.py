@@ -56,6 +56,13 @@ def test_a_master_in_spark_defaults_is_found(line, place, monkeypatch, tmp_path)
     assert configured_master() == "yarn"
 
 
+def test_a_conf_folder_that_happens_to_be_here_says_nothing(monkeypatch, tmp_path):
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "spark-defaults.conf").write_text("spark.master yarn\n")
+    monkeypatch.chdir(tmp_path)
+    assert configured_master() is None
+
+
 def test_executors_get_this_python_unless_the_user_chose(monkeypatch):
     monkeypatch.setenv("SPARK_HOME", "/opt/mine")
     # setenv first, so that monkeypatch takes back what the call sets
@@ -78,5 +85,7 @@ def test_only_config_reads_the_environment():
                 readers.add(path.relative_to(PACKAGE).as_posix())
     allowed = {"config/environment.py"}
     # these hand the environment on to processes that they start, or put it back
-    children = {name for name in readers if name.startswith(("cluster/", "monitoring/"))}
+    children = {
+        name for name in readers if name.startswith(("cluster/", "monitoring/", "testing/"))
+    }
     assert readers - allowed - children == set()

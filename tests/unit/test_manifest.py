@@ -51,7 +51,7 @@ def test_a_folder_without_one(tmp_path):
 def test_a_manifest_that_this_version_cannot_read(tmp_path, change):
     facts = json.loads(manifest().model_dump_json()) | change
     (tmp_path / "manifest.json").write_text(json.dumps(facts))
-    with pytest.raises(ManifestError, match="manifest.json cannot be used .* format version 1"):
+    with pytest.raises(ManifestError, match=r"manifest\.json cannot be used .* format version 1"):
         Manifest.read(str(tmp_path))
 
 

@@ -56,9 +56,11 @@ def test_json_is_the_identity(spec):
     assert FeatureSpec.from_json(spec.to_json().encode()) == spec
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"entries": [{"name": "x"}]}', '{"entries": [], "x": 1}'])
+@pytest.mark.parametrize(
+    "text", ["", "{}", '{"entries": [{"name": "x"}]}', '{"entries": [], "x": 1}']
+)
 def test_text_that_is_no_spec(text):
-    with pytest.raises(SchemaError, match="model/1/feature_spec.json is not a feature spec"):
+    with pytest.raises(SchemaError, match=r"model/1/feature_spec.json is not a feature spec"):
         FeatureSpec.from_json(text, where="model/1/feature_spec.json")
 
 

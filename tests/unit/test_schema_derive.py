@@ -115,12 +115,12 @@ def test_dtype_loses_nothing_or_is_refused(source, wanted):
 @pytest.mark.parametrize(
     ("kind", "hint"),
     [
-        ("decimal", "cast it with Feature"),
+        ("decimal", "accept the loss with Feature"),
         ("map", "take its values out"),
         ("struct", "select its fields"),
         ("vector", "vector_to_array"),
         ("array<array<int>>", "nested arrays .* flatten"),
-        ("array<decimal>", "cast it with Feature"),
+        ("array<decimal>", "accept the loss with Feature"),
         ("timestamp_ntz", "cast='timestamp'"),
         ("void", "nothing but null"),
     ],
@@ -203,7 +203,10 @@ def test_shapes_that_are_refused(kind, shape, message):
         ({"features": ["a"], "id": "z"}, "id column 'z' is not in the table"),
         ({"features": ["a"], "label": "s"}, "label column 's': got string, expected a number"),
         ({"features": ["a"], "weight": "s"}, "weight column 's': got string, expected a number"),
-        ({"features": ["a"], "label": "v"}, "label column 'v': got array<int>, expected one number"),
+        (
+            {"features": ["a"], "label": "v"},
+            "label column 'v': got array<int>, expected one number",
+        ),
         ({"features": ["a"], "label": "d"}, "label column 'd': got date, expected a number"),
         ({"features": ["a"], "id": "v"}, "id column 'v': got array<int>"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 
@@ -77,7 +78,7 @@ def test_files(storage, tmp_path):
     storage.remove(join(str(tmp_path), "a"))
     assert not storage.exists(path)
     assert storage.list(join(str(tmp_path), "a")) == []
-    with pytest.raises(StorageError, match="no such file: .*b.txt"):
+    with pytest.raises(StorageError, match=r"no such file: .*b\.txt"):
         storage.read_bytes(path)
 
 
@@ -94,10 +95,10 @@ def test_an_atomic_write_that_fails_keeps_the_old_file(storage, tmp_path, monkey
     storage.write_atomic(path, "one")
 
     def fail(*_, **__):
-        raise OSError("disk is gone")
+        raise OSError(errno.EIO, "disk is gone")
 
     monkeypatch.setattr(storage._fs, "mv", fail)
-    with pytest.raises(StorageError, match="cannot write .*status.json: disk is gone"):
+    with pytest.raises(StorageError, match=r"cannot write .*status\.json: .*disk is gone"):
         storage.write_atomic(path, "two")
     assert storage.read_text(path) == "one"
     assert os.listdir(tmp_path) == ["status.json"]
@@ -125,7 +126,14 @@ def test_run_paths():
     paths = RunPaths(runs="/runs/", run_id="a-1")
     assert paths.root == "/runs/a-1"
     assert paths.model(3) == "/runs/a-1/model/3"
-    below = [paths.job, paths.manifest, paths.status, paths.metrics, paths.events, paths.checkpoints]
+    below = [
+        paths.job,
+        paths.manifest,
+        paths.status,
+        paths.metrics,
+        paths.events,
+        paths.checkpoints,
+    ]
     assert len({*below, paths.models}) == 7
     assert all(path.startswith("/runs/a-1/") for path in below)
 
@@ -145,7 +153,11 @@ def test_status_of_a_job_that_ends_well(tmp_path):
     status = JobStatus(job="train", id="a", status=JobState.RUNNING).succeeded({"loss": 0.5})
     status.write(path)
     assert JobStatus.read(path) == status
-    assert (status.status, status.error, status.metrics) == (JobState.SUCCEEDED, None, {"loss": 0.5})
+    assert (status.status, status.error, status.metrics) == (
+        JobState.SUCCEEDED,
+        None,
+        {"loss": 0.5},
+    )
     assert status.started <= status.ended
 
 

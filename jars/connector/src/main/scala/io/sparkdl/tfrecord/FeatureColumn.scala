@@ -10,7 +10,7 @@ import org.apache.spark.sql.types._
  * The three lists that a `tf.train.Feature` can be, with their field numbers
  * (tensorflow/core/example/feature.proto).
  */
-private[tfrecord] sealed abstract class ListKind(val name: String, val fieldNumber: Int)
+private[tfrecord] sealed abstract class ListKind(val name: String, val fieldNumber: Int) extends Serializable
 
 private[tfrecord] object ListKind {
   case object BytesList extends ListKind("BytesList", 1)
@@ -26,7 +26,7 @@ private[tfrecord] object ListKind {
  *
  * @param numBytes width of a value in Spark's unsafe format; 8 for what has no fixed width
  */
-private[tfrecord] sealed abstract class ElementType(val list: ListKind, val numBytes: Int)
+private[tfrecord] sealed abstract class ElementType(val list: ListKind, val numBytes: Int) extends Serializable
 
 private[tfrecord] object ElementType {
 

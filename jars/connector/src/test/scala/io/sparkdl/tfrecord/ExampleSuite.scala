@@ -76,9 +76,12 @@ class ExampleSuite extends AnyFunSuite {
 
   test("random rows of every type come back") {
     val random = new Random(7)
-    def bytes(): Array[Byte] = random.nextBytes(random.nextInt(300))
+    def bytes(): Array[Byte] = randomBytes(random, random.nextInt(300))
     def many(next: => Any): GenericArrayData = array(Seq.fill(random.nextInt(130))(next): _*)
     def number(): Long = random.nextLong() >> random.nextInt(64)
+    val columns = SchemaCheck.forWrite(goldenSchema)
+    val serializer = new ExampleSerializer(columns)
+    val deserializer = new ExampleDeserializer(columns, columns)
     for (_ <- 1 to 300) {
       val row = unsafe(
         goldenSchema,
@@ -86,7 +89,10 @@ class ExampleSuite extends AnyFunSuite {
         number(), java.lang.Float.intBitsToFloat(random.nextInt()), UTF8String.fromBytes(bytes()), bytes(),
         many(number()), many(random.nextFloat()), many(UTF8String.fromBytes(bytes())), many(random.nextBoolean())
       )
-      assert(decode(goldenSchema, encode(goldenSchema, row)) == row)
+      val record = new Array[Byte](serializer.measure(row))
+      serializer.put(row, record, 0)
+      assert(deserializer.deserialize(record, 0, record.length) == row)
+      assert(record.toSeq == encode(goldenSchema, row).toSeq)
     }
   }
 

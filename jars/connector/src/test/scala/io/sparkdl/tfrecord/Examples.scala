@@ -2,6 +2,8 @@ package io.sparkdl.tfrecord
 
 import java.io.{ByteArrayInputStream, ByteArrayOutputStream}
 
+import scala.util.Random
+
 import org.apache.spark.sql.catalyst.InternalRow
 import org.apache.spark.sql.catalyst.expressions.{UnsafeProjection, UnsafeRow}
 import org.apache.spark.sql.types._
@@ -29,6 +31,13 @@ object Examples {
     new ExampleDeserializer(SchemaCheck.forRead(schema), SchemaCheck.forRead(required))
       .deserialize(shifted, 7, bytes.length)
       .copy()
+  }
+
+  /** `Random.nextBytes(length)` of Scala 2.13. */
+  def randomBytes(random: Random, length: Int): Array[Byte] = {
+    val bytes = new Array[Byte](length)
+    random.nextBytes(bytes)
+    bytes
   }
 
   // ---- protobuf by hand

@@ -36,7 +36,7 @@ class RecordFramingSuite extends AnyFunSuite {
 
   test("records longer than the window, in a stream that gives a few bytes at a time") {
     val random = new scala.util.Random(1)
-    val long = Seq(3, 5 << 20, 10, 0, (1 << 20) - 16, 1 << 20, 2).map(random.nextBytes)
+    val long = Seq(3, 5 << 20, 10, 0, (1 << 20) - 16, 1 << 20, 2).map(randomBytes(random, _))
     val bytes = frame(long: _*)
     val trickle = new ByteArrayInputStream(bytes) {
       override def read(target: Array[Byte], offset: Int, length: Int): Int =

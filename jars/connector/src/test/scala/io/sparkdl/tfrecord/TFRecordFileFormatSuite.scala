@@ -59,7 +59,7 @@ class TFRecordFileFormatSuite extends AnyFunSuite with BeforeAndAfterAll {
   }
 
   for (format <- Seq("tfrecord", "tfrecords")) {
-    test(s"format(\"$format\") writes and reads") {
+    test(s"format $format writes and reads") {
       table(1000).write.format(format).save(at(s"by_$format"))
       val back = spark.read.schema(tableSchema).format(format).load(at(s"by_$format"))
       assert(back.orderBy("id").collect().toSeq == table(1000).orderBy("id").collect().toSeq)

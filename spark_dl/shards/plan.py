@@ -1,0 +1,76 @@
+"""What makes a dataset the one that it is: columns, splits, seed, and where the rows come from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from spark_dl.shards.manifest import FORMAT_VERSION, Source
+from spark_dl.shards.placement import MIN_SHARDS, TARGET_SHARD_BYTES
+from spark_dl.shards.splits import hash_column, split_column
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column
+
+    from spark_dl.schema import FeatureSpec
+
+__all__ = ["RECORD_FORMAT", "DatasetPlan"]
+
+RECORD_FORMAT: Final = "tfrecord"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetPlan:
+    """What is to be written, apart from the rows.
+
+    Attributes:
+        path: the dataset's folder.
+        spec: its columns.
+        splits: name to fraction.
+        seed: seed of the split and of the order.
+    """
+
+    path: str
+    spec: FeatureSpec
+    splits: dict[str, float]
+    seed: int
+
+    @property
+    def names(self) -> list[str]:
+        """The columns that are written, in order."""
+        return [entry.name for entry in self.spec.entries]
+
+    def own_name(self, wish: str) -> str:
+        """Return a name for a column of ours that no column of the spec has."""
+        taken = {name.casefold() for name in self.names}
+        while wish in taken:
+            wish += "_"
+        return wish
+
+    @property
+    def keys(self) -> list[str]:
+        """The columns that decide a row's split: its ids, or all of them."""
+        return [entry.name for entry in self.spec.ids] or self.names
+
+    def split(self) -> Column:
+        """Return each row's split, from the written columns."""
+        return split_column(hash_column("", self.seed, self.keys), self.splits)
+
+    def fingerprint(self, source: Source) -> str:
+        """Return what is equal for two datasets only if their rows and their bytes are.
+
+        Args:
+            source: where the rows come from; its content counts only where no version pins it.
+        """
+        hidden = {"content_hash"} if source.pinned else set()
+        facts = {
+            "source": source.model_dump(mode="json", exclude=hidden),
+            "spec": self.spec.model_dump(mode="json"),
+            "splits": list(self.splits.items()),
+            "seed": self.seed,
+            "format": [RECORD_FORMAT, FORMAT_VERSION, TARGET_SHARD_BYTES, MIN_SHARDS],
+        }
+        text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,194 @@
+"""Write rows into shards, and read back from the shards what was written.
+
+Driver side. A shard is one partition of Spark: a task writes it alone, in a fixed order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from spark_dl._jvm import brief_cause, ensure_connector, spark_errors
+from spark_dl.errors import DataError, ShardError, StorageError
+from spark_dl.schema.derive import quoted, read_schema
+from spark_dl.shards.checks import Content, content_columns
+from spark_dl.shards.manifest import Shard
+from spark_dl.shards.placement import partition_keys, shard_count
+from spark_dl.shards.plan import RECORD_FORMAT
+from spark_dl.shards.splits import hash_column
+from spark_dl.storage import join, spark_uri
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+    from spark_dl.shards.checks import SplitFacts
+    from spark_dl.shards.plan import DatasetPlan
+
+__all__ = ["compare", "read_back", "write_shards"]
+
+
+def write_shards(
+    rows: DataFrame, plan: DatasetPlan, facts: Mapping[str, SplitFacts], data: str
+) -> tuple[dict[str, int], Content]:
+    """Write the rows, one task a shard.
+
+    Args:
+        rows: the spec's columns, checked.
+        plan: what they become.
+        facts: rows and size of each split.
+        data: name of the folder to write, below the dataset's.
+
+    Returns:
+        what Spark saw pass: rows of each split, and the content of all.
+
+    Raises:
+        DataError: a row cannot be a record.
+        StorageError: the write failed for another reason.
+    """
+    from pyspark.sql import Observation
+    from pyspark.sql import functions as sf
+
+    split, order, tie, key = (plan.own_name(name) for name in ("split", "order", "tie", "key"))
+    spark = rows.sparkSession
+    ensure_connector(spark)
+    partitions, place = _placement(plan, facts, split, order)
+    observation = Observation()
+    counts = [
+        sf.count_if(sf.col(split) == name).alias(f"split_{index}")
+        for index, name in enumerate(plan.splits)
+    ]
+    placed = (
+        rows.withColumn(split, plan.split())
+        .withColumn(order, hash_column("order", plan.seed, plan.keys))
+        # rows of equal ids need an order too; only rows that are equal in all columns may tie
+        .withColumn(tie, hash_column("tie", plan.seed, plan.names))
+        .withColumn(key, place)
+        .repartition(partitions, key)
+        .sortWithinPartitions(split, order, tie)
+        .select(*(sf.col(quoted(name)) for name in [*plan.names, split]))
+        # after the shuffle, in the task that writes: a task that ran twice counts once
+        .observe(observation, *content_columns(plan.names), *counts)
+    )
+    try:
+        placed.write.partitionBy(split).format(RECORD_FORMAT).save(spark_uri(join(plan.path, data)))
+    except spark_errors() as error:
+        cause = brief_cause(error)
+        msg = f"writing the shards to {plan.path} failed: {cause}"
+        kind = DataError if "TFRecord" in cause else StorageError
+        raise kind(msg) from error
+    seen = observation.get
+    by_split = {name: int(seen[f"split_{index}"]) for index, name in enumerate(plan.splits)}
+    return by_split, Content.from_row(seen)
+
+
+def _placement(
+    plan: DatasetPlan, facts: Mapping[str, SplitFacts], split: str, order: str
+) -> tuple[int, Column]:
+    """Return the number of shards of all splits, and the key that leads a row to its own."""
+    from pyspark.sql import functions as sf
+
+    counts = [shard_count(facts[name].content.rows, facts[name].size_bytes) for name in plan.splits]
+    number: Column = sf.lit(-1)
+    begin = 0
+    for name, count in zip(plan.splits, counts, strict=True):
+        own = (sf.pmod(sf.col(order), sf.lit(count)) + begin).cast("int")
+        number = sf.when(sf.col(split) == name, own).otherwise(number)
+        begin += count
+    keys = sf.array(*(sf.lit(key) for key in partition_keys(begin)))
+    return begin, sf.element_at(keys, number + 1)
+
+
+def read_back(spark: SparkSession, plan: DatasetPlan, data: str) -> tuple[Shard, ...]:
+    """Describe the files that were written, from the files.
+
+    Args:
+        spark: the session.
+        plan: what was to be written.
+        data: name of the folder that was written.
+
+    Returns:
+        one shard a file, in the order that numbers the rows.
+
+    Raises:
+        ShardError: a file cannot be read, or the checksums of its records do not hold.
+    """
+    from pyspark.sql import functions as sf
+
+    folder = spark_uri(join(plan.path, data))
+    try:
+        counted = (
+            spark.read.schema(read_schema(plan.spec.entries))
+            .format(RECORD_FORMAT)
+            .load(folder)
+            .groupBy(sf.col("_metadata.file_path").alias("path"))
+            .count()
+            .collect()
+        )
+        files = (
+            spark.read.format("binaryFile")
+            .option("recursiveFileLookup", "true")
+            .option("pathGlobFilter", "part-*")
+            .load(folder)
+            .select("path", "length", sf.sha2("content", 256).alias("sha256"))
+            .collect()
+        )
+    except spark_errors() as error:
+        msg = f"the shards in {plan.path} cannot be read back: {brief_cause(error)}"
+        raise ShardError(msg) from error
+    rows = {_below(row["path"], data): row["count"] for row in counted}
+    shards = [
+        Shard(
+            path=f"{data}/{below}",
+            rows=rows.get(below, 0),
+            bytes=length,
+            checksum=f"sha256:{digest}",
+            split=below.split("/")[0].partition("=")[2],
+        )
+        for below, length, digest in ((_below(path, data), n, sha) for path, n, sha in files)
+    ]
+    return tuple(_in_order(shards, plan.splits))
+
+
+def _in_order(shards: Iterable[Shard], splits: Mapping[str, float]) -> list[Shard]:
+    """Order shards by split, then by the number of their task, which is in the file's name."""
+    position = {name: index for index, name in enumerate(splits)}
+    return sorted(shards, key=lambda shard: (position[shard.split], shard.path))
+
+
+def _below(path: str, data: str) -> str:
+    return path.rpartition(f"/{data}/")[2]
+
+
+def compare(
+    totals: Mapping[str, int],
+    observed: tuple[Mapping[str, int], Content],
+    facts: Mapping[str, SplitFacts],
+    path: str,
+) -> None:
+    """Check that what was found, what Spark wrote and what it was given are the same rows.
+
+    Args:
+        totals: rows of each split, counted in the shards.
+        observed: what `write_shards` returned.
+        facts: what was found before the write.
+        path: the dataset's folder.
+
+    Raises:
+        ShardError: shards lack rows, or have too many.
+        DataError: the rows changed between check and write.
+    """
+    by_split, content = observed
+    if dict(by_split) != dict(totals) or content.rows != sum(totals.values()):
+        msg = (
+            f"{path}: Spark wrote {dict(by_split)} rows, the shards hold {dict(totals)}; "
+            "nothing was committed, run prepare again"
+        )
+        raise ShardError(msg)
+    if content != sum((fact.content for fact in facts.values()), Content()):
+        msg = (
+            "the rows changed between checking and writing them: the table was written to "
+            "meanwhile, or the query gives other rows each time; read a fixed version, or cache "
+            "the rows, and run prepare again"
+        )
+        raise DataError(msg)

@@ -1,0 +1,149 @@
+"""The demo's report and TensorBoard, as a browser shows them."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spark_dl.monitoring import TensorBoard
+
+pytestmark = pytest.mark.browser
+
+DEMO = Path(__file__).parents[2] / "examples" / "demo"
+
+
+@pytest.fixture(scope="module")
+def report():
+    pytest.importorskip("matplotlib", reason="the extra `demo` is not installed")
+    spec = importlib.util.spec_from_file_location("demo_report", DEMO / "report.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["demo_report"] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["demo_report"]
+
+
+@pytest.mark.parametrize("script", ["console.error('broken')", "setTimeout(() => broken(), 0)"])
+def test_what_the_console_complains_of_is_heard(page, script):
+    page.open("about:blank")
+    page.run(script)
+    page.wait_for(lambda: page.complaints, "complaint")
+    assert "broken" in str(page.complaints)
+
+
+def test_the_report_shows_its_curves_without_a_complaint(page, report, tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.arange(40) % 10
+    html = report.render(
+        report.ReportData(
+            history={
+                "loss": [2.0, 1.0, 0.5],
+                "val_loss": [1.9, 1.1, 0.7],
+                "accuracy": [0.4, 0.7, 0.9],
+                "val_accuracy": [0.5, 0.6, 0.8],
+            },
+            labels=labels,
+            predictions=np.where(np.arange(40) < 3, 9 - labels, labels),
+            images=rng.random((40, 8, 8)),
+            tiles={"test accuracy": "92.5%"},
+            facts={"run": "<b>run</b> & more"},
+        )
+    )
+    path = tmp_path / "report.html"
+    path.write_text(html, encoding="utf-8")
+    page.open(path.as_uri())
+    page.wait_for("document.readyState === 'complete'", "report")
+    # each of the four curves is drawn, with the extent of a line and in a colour
+    for curve in ("curves-loss", "curves-val_loss", "curves-accuracy", "curves-val_accuracy"):
+        box = page.run(
+            f"""(() => {{
+              const path = document.querySelector('#{curve} path');
+              if (!path) return null;
+              const box = path.getBoundingClientRect();
+              const style = getComputedStyle(path);
+              return [box.width, box.height, style.stroke, style.visibility];
+            }})()"""
+        )
+        assert box is not None, curve
+        width, height, stroke, visibility = box
+        assert width > 100, curve
+        assert height > 50, curve
+        assert stroke not in ("none", "rgb(255, 255, 255)"), curve
+        assert visibility == "visible"
+    assert page.run("document.querySelectorAll('svg[role=img][aria-label]').length") == 3
+    twice = "[...document.querySelectorAll('[id]')].map(e => e.id)"
+    assert page.run(f"(ids => ids.length - new Set(ids).size)({twice})") == 0
+    assert page.run("performance.getEntriesByType('resource').map(e => e.name)") in ([], ["data:,"])
+    assert "<b>run</b> & more" in page.run("document.body.innerText")  # text, not markup
+    page.screenshot("report.png")
+    assert page.complaints == []
+
+
+@pytest.fixture
+def _without_tensorflow(monkeypatch):
+    """TensorBoard's own switch: writing events needs no TensorFlow, whose import takes long."""
+    name = "tensorboard.compat.notf"
+    monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+
+
+def _write_events(folder, values):
+    writers = pytest.importorskip(
+        "tensorboard.summary.writer.event_file_writer", reason="TensorBoard is not installed"
+    )
+    from tensorboard.compat.proto import event_pb2, summary_pb2
+
+    writer = writers.EventFileWriter(str(folder))
+    for step, value in enumerate(values):
+        summary = summary_pb2.Summary(
+            value=[summary_pb2.Summary.Value(tag="epoch/loss", simple_value=value)]
+        )
+        writer.add_event(event_pb2.Event(wall_time=1.7e9 + step, step=step, summary=summary))
+    writer.close()
+
+
+# the colours that TensorBoard gives to the first two runs
+CURVES = {"train": (66, 80, 102), "validation": (18, 181, 203)}
+CHART = """(() => {
+  let found = null;
+  const look = root => {
+    for (const element of root.querySelectorAll('*')) {
+      if (element.shadowRoot) look(element.shadowRoot);
+      if (element.tagName === 'LINE-CHART') found = element.getBoundingClientRect();
+    }
+  };
+  look(document);
+  return found && {x: found.x, y: found.y, width: found.width, height: found.height};
+})()"""
+
+
+def _pixels(png, colour):
+    """Count the pixels of about this colour; scripts cannot see into TensorBoard's canvas."""
+    image = pytest.importorskip("matplotlib.image", reason="the extra `demo` is not installed")
+    found = image.imread(io.BytesIO(png), format="png")[..., :3] * 255
+    return int((np.abs(found - colour).max(axis=-1) < 16).sum())
+
+
+@pytest.mark.usefixtures("_without_tensorflow")
+def test_tensorboard_shows_a_curve_without_a_complaint(page, tmp_path):
+    _write_events(tmp_path / "events" / "train", [2.0, 1.2, 0.7, 0.5])
+    _write_events(tmp_path / "events" / "validation", [1.9, 1.3, 0.9, 0.8])
+    with TensorBoard(tmp_path / "events") as board:
+        page.open(f"{board.url}?darkMode=false#timeseries")
+        chart = page.wait_for(CHART, "chart")
+
+        def drawn():
+            picture = page.screenshot(clip=chart)
+            return min(_pixels(picture, colour) for colour in CURVES.values()) > 100
+
+        page.wait_for(drawn, "two curves in the chart")
+        text = page.run("document.body.innerText")
+        assert "loss" in text
+        assert "validation" in text
+        page.screenshot("tensorboard.png")
+    assert page.complaints == []

@@ -1,0 +1,216 @@
+"""What every backend does: one suite, run by both on two real executors."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+import pytest
+
+from spark_dl.cluster.barrier import BarrierBackend
+from spark_dl.cluster.plan import LaunchRequest, Timeouts
+from spark_dl.cluster.supervisor import run_on_cluster
+from spark_dl.cluster.tfos import TensorFlowOnSparkBackend
+from spark_dl.errors import (
+    CancelledError,
+    ClusterError,
+    ConfigError,
+    RetryableTrainingFailedError,
+    TimeoutExpiredError,
+    TrainingFailedError,
+)
+
+pytestmark = pytest.mark.cluster
+
+BACKENDS = {"barrier": BarrierBackend, "tensorflowonspark": TensorFlowOnSparkBackend}
+#: the contract says 5 s; machines that run other things meanwhile get slack
+FAILURE_DEADLINE_S = 15.0
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request, cluster_spark):
+    return BACKENDS[request.param](cluster_spark)
+
+
+def run(backend, function, value=None, **settings):
+    return run_on_cluster(
+        backend,
+        LaunchRequest(function=function, value=value, num_workers=2, name="test", **settings),
+    )
+
+
+def describe(value, context):
+    print(f"line of rank {context.rank}")
+    return {
+        "value": value,
+        "rank": context.rank,
+        "world_size": context.world_size,
+        "backend": context.backend,
+        "cores": context.cores,
+        "tf_config": json.loads(os.environ["TF_CONFIG"]),
+        "gpus": os.environ["CUDA_VISIBLE_DEVICES"],
+        "pid": os.getpid(),
+        "agent": os.getppid(),
+    }
+
+
+def fail_on(rank, context):
+    if context.rank == rank:
+        print("just before the end")
+        message = f"boom at {time.time()}"
+        raise ValueError(message)
+    time.sleep(600)
+
+
+def wait_for_ever(value, context):
+    context.report({"kind": "pid", "pid": os.getpid(), "agent": os.getppid()})
+    time.sleep(600)
+
+
+def is_alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def assert_all_end(pids, deadline_s=30):
+    deadline = time.monotonic() + deadline_s
+    while left := [pid for pid in pids if is_alive(pid)]:
+        assert time.monotonic() < deadline, f"still alive: {left}"
+        time.sleep(0.05)
+
+
+def test_every_rank_runs_once_and_knows_its_place(backend):
+    lines = []
+    results = run(
+        backend, describe, {"a": 1}, on_log=lambda rank, host, line: lines.append((rank, line))
+    )
+    assert [r["rank"] for r in results] == [0, 1]
+    for rank, result in enumerate(results):
+        assert result["value"] == {"a": 1}
+        assert (result["world_size"], result["backend"], result["cores"]) == (2, backend.name, 1)
+        assert result["gpus"] == ""
+        config = result["tf_config"]
+        assert config["cluster"] == results[0]["tf_config"]["cluster"]
+        kind, index = ("chief", 0) if rank == 0 else ("worker", 0)
+        assert (config["task"]["type"], config["task"]["index"]) == (kind, index)
+    assert results[0]["agent"] != results[1]["agent"]
+    assert {(0, "line of rank 0"), (1, "line of rank 1")} <= set(lines)
+    assert_all_end([result["pid"] for result in results])
+
+
+def test_tensorflowonspark_is_no_label(cluster_spark):
+    # only TFSparkNode.run writes "environment" into TF_CONFIG, and its own port is in the cluster spec
+    for result in run(TensorFlowOnSparkBackend(cluster_spark), describe):
+        assert result["tf_config"]["environment"] == "cloud"
+    for result in run(BarrierBackend(cluster_spark), describe):
+        assert "environment" not in result["tf_config"]
+
+
+def test_five_runs_in_one_driver_two_of_which_fail(backend):
+    for failing in (None, 1, None, 0, None):
+        if failing is None:
+            assert [r["rank"] for r in run(backend, describe)] == [0, 1]
+            continue
+        with pytest.raises(TrainingFailedError) as caught:
+            run(backend, fail_on, failing)
+        ended = time.time()
+        failure = caught.value.failures[0]
+        assert (failure.rank, failure.error) == (failing, "ValueError")
+        assert ended - float(failure.message.rpartition(" ")[2]) < FAILURE_DEADLINE_S
+        text = str(caught.value)
+        assert text.startswith(f"[rank {failing} on {failure.host}] ValueError: boom")
+        assert "in fail_on" in text
+        assert "child.py" not in text
+        assert "just before the end" in text
+
+
+def test_a_killed_child_is_reported_with_its_signal(backend):
+    def die(value, context):
+        if context.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(600)
+
+    with pytest.raises(
+        RetryableTrainingFailedError, match=r"\[rank 1 on .*\] killed by SIGKILL.*memoryOverhead"
+    ):
+        run(backend, die)
+    assert run(backend, describe)
+
+
+def test_a_child_that_leaves_early_is_a_failure(backend):
+    def leave(value, context):
+        if context.rank == 0:
+            os._exit(0)
+        time.sleep(600)
+
+    with pytest.raises(
+        TrainingFailedError, match="exit code 0: the worker process ended without a result"
+    ):
+        run(backend, leave)
+
+
+def test_no_child_outlives_a_killed_agent(backend):
+    pids = {}
+
+    def kill_one_agent(rank, event):
+        if event["kind"] == "pid":
+            pids[rank] = event
+        if len(pids) == 2 and "killed" not in pids:
+            pids["killed"] = pids[1]
+            os.kill(pids[1]["agent"], signal.SIGKILL)
+
+    with pytest.raises((ClusterError, RetryableTrainingFailedError)):
+        run(backend, wait_for_ever, on_event=kill_one_agent)
+    assert_all_end([pids[rank]["pid"] for rank in (0, 1)])
+    assert run(backend, describe)
+
+
+def test_cancelling_the_spark_job_cancels_the_run(backend, cluster_spark):
+    pids = {}
+
+    def cancel(rank, event):
+        if event["kind"] == "pid":
+            pids[rank] = event["pid"]
+            if len(pids) == 2:
+                cluster_spark.sparkContext.cancelAllJobs()
+
+    with pytest.raises(CancelledError, match="cancelled"):
+        run(backend, wait_for_ever, on_event=cancel)
+    assert_all_end(pids.values())
+    assert run(backend, describe)
+
+
+def test_start_has_a_deadline_that_says_what_it_waited_for(backend):
+    with pytest.raises(
+        TimeoutExpiredError, match=r"0 of 2 are ready; not ready: rank 0.*cluster.start_timeout_s"
+    ):
+        run(backend, describe, timeouts=Timeouts(start_s=0.001))
+
+
+def test_a_function_that_cannot_be_sent_is_refused_at_once(backend):
+    spark = backend._spark
+    with pytest.raises(ConfigError, match="cannot send the function to the executors"):
+        run(backend, lambda value, context: spark)
+
+
+def test_agents_do_not_keep_what_a_node_did_to_their_process(cluster_spark):
+    run(TensorFlowOnSparkBackend(cluster_spark), describe)
+
+    def look(batches):
+        import pyarrow as pa
+
+        for _ in batches:
+            pass
+        seen = {
+            "environment": sorted({"TF_CONFIG", "CUDA_VISIBLE_DEVICES"} & os.environ.keys()),
+            "executor_id": os.path.exists("executor_id"),
+        }
+        yield pa.RecordBatch.from_pydict({"seen": [json.dumps(seen)]})
+
+    rows = cluster_spark.range(0, 4, 1, 4).mapInArrow(look, "seen string").collect()
+    assert {row.seen for row in rows} == {json.dumps({"environment": [], "executor_id": False})}

@@ -1,0 +1,199 @@
+"""N workers learn what one worker learns: same global batches, same weights, same metrics."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from spark_dl.storage import RunPaths
+from spark_dl.testing import dense_entries, run_ranks, write_shards
+from spark_dl.training import TrainTask
+
+SIZE = 16
+# divides by neither 2 nor 3, nor by the batch size
+VALIDATION_ROWS = 101
+TRAIN_ROWS = 241
+BATCH = 12
+# 20 steps an epoch
+EPOCHS = {"float64": 10, "float32": 1}
+
+
+def dense(spec, params):
+    import keras
+
+    keras.config.set_floatx(params["floatx"])
+    inputs = keras.Input(spec["x"].shape, name="x")
+    hidden = keras.layers.Dense(24, activation="tanh")(inputs)
+    outputs = keras.layers.Dense(1, activation="sigmoid")(hidden)
+    model = keras.Model(inputs, outputs)
+    model.compile(
+        optimizer=keras.optimizers.get(
+            {"class_name": params["optimizer"], "config": {"learning_rate": 0.01}}
+        ),
+        loss="binary_crossentropy",
+        metrics=["accuracy", keras.metrics.AUC(name="auc")],
+    )
+    return model
+
+
+def cnn(spec, params):
+    import keras
+
+    keras.config.set_floatx(params["floatx"])
+    inputs = keras.Input(spec["x"].shape, name="x")
+    image = keras.layers.Reshape((4, 4, 1))(inputs)
+    image = keras.layers.Conv2D(6, 2, activation="relu")(image)
+    image = keras.layers.Flatten()(image)
+    outputs = keras.layers.Dense(1, activation="sigmoid")(image)
+    model = keras.Model(inputs, outputs)
+    model.compile(
+        optimizer=keras.optimizers.get(
+            {"class_name": params["optimizer"], "config": {"learning_rate": 0.01}}
+        ),
+        loss="binary_crossentropy",
+        metrics=["accuracy", keras.metrics.AUC(name="auc")],
+    )
+    return model
+
+
+def run_cases(tasks, context):
+    """Train every task in one cluster; return final weights and history of each."""
+    import keras
+
+    from spark_dl.training.collective import form_collective
+    from spark_dl.training.worker import fit
+
+    collective = form_collective(context.rank, context.world_size, cores=1)
+    outcome = {}
+    for name, task in tasks.items():
+        result = fit(task, collective, context.report)
+        entry = {"history": result["history"], "steps": result["steps"]}
+        if context.rank == 0:
+            model = keras.saving.load_model(f"{result['model_path']}/model.keras")
+            entry["weights"] = np.concatenate([np.ravel(w) for w in model.get_weights()]).tolist()
+            entry["optimizer"] = type(model.optimizer).__module__
+        outcome[name] = entry
+    return outcome
+
+
+#: what is looked at where one case is enough
+CASE = "dense-Adam-float32"
+OPTIMIZERS = ("SGD", "Adam")
+MODELS = {"dense": dense, "cnn": cnn}
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    rng = np.random.default_rng(3)
+    folder = str(tmp_path_factory.mktemp("dataset"))
+    splits = {}
+    for split, rows in {"train": TRAIN_ROWS, "validation": VALIDATION_ROWS}.items():
+        x = rng.normal(size=(rows, SIZE)).astype(np.float32)
+        splits[split] = {
+            "x": x,
+            "y": (x.sum(axis=1) + 0.3 * rng.normal(size=rows) > 0).astype(np.float32),
+        }
+    write_shards(folder, dense_entries(SIZE), splits)
+    return folder, splits
+
+
+@pytest.fixture(scope="module")
+def outcomes(dataset, tmp_path_factory):
+    """Train all cases with 1, 2 and 3 workers: one cluster each."""
+    folder, _ = dataset
+    by_size = {}
+    for world_size in (1, 2, 3):
+        runs = str(tmp_path_factory.mktemp(f"runs-{world_size}"))
+        tasks = {}
+        for (model, function), optimizer, floatx in itertools.product(
+            MODELS.items(), OPTIMIZERS, EPOCHS
+        ):
+            name = f"{model}-{optimizer}-{floatx}"
+            if world_size > 2 and not name.startswith("dense-Adam"):
+                continue
+            tasks[name] = TrainTask(
+                model_fn=function,
+                params={"optimizer": optimizer, "floatx": floatx},
+                dataset=folder,
+                paths=RunPaths(runs=runs, run_id=name),
+                epochs=EPOCHS[floatx],
+                global_batch_size=BATCH,
+                seed=5,
+            )
+        by_size[world_size] = run_ranks(run_cases, tasks, world_size=world_size)
+    return by_size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "world_size"),
+    [
+        *((f"{model}-{optimizer}-float64", 2) for model in MODELS for optimizer in OPTIMIZERS),
+        ("dense-Adam-float64", 3),
+    ],
+)
+def test_weights_are_those_of_one_worker_in_float64(outcomes, name, world_size):
+    one, many = outcomes[1][0][name], outcomes[world_size][0][name]
+    assert one["steps"] == many["steps"] == 200
+    np.testing.assert_allclose(many["weights"], one["weights"], rtol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("model", MODELS)
+def test_weights_are_close_to_those_of_one_worker_in_float32(outcomes, model, optimizer):
+    name = f"{model}-{optimizer}-float32"
+    one, many = outcomes[1][0][name], outcomes[2][0][name]
+    np.testing.assert_allclose(many["weights"], one["weights"], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_all_ranks_report_the_same_history(outcomes):
+    for name, entry in outcomes[3][0].items():
+        assert {"loss", "accuracy", "auc", "val_loss", "val_accuracy", "val_auc"} == set(
+            entry["history"]
+        )
+        for rank in (1, 2):
+            assert outcomes[3][rank][name]["history"] == entry["history"]
+
+
+@pytest.mark.slow
+def test_validation_is_that_of_one_process_over_all_rows(outcomes, dataset):
+    weights = [outcomes[size][0][CASE]["weights"] for size in (1, 2, 3)]
+    value = (dataset[1]["validation"], weights)
+    expected = run_ranks(evaluate_alone, value, world_size=1)[0]["figures"]
+    for size, figures in zip((1, 2, 3), expected, strict=True):
+        history = outcomes[size][0][CASE]["history"]
+        for name in ("loss", "accuracy", "auc"):
+            assert history[f"val_{name}"][-1] == pytest.approx(figures[name], abs=1e-6), (
+                size,
+                name,
+            )
+
+
+@pytest.mark.slow
+def test_saved_model_keeps_the_users_optimizer(outcomes):
+    assert outcomes[2][0][CASE]["optimizer"].startswith("keras.")
+
+
+def evaluate_alone(value, context):
+    """Keras' own figures: one process, all rows in one batch."""
+    from spark_dl.schema import FeatureSpec
+
+    columns, weights = value
+    spec = FeatureSpec(entries=dense_entries(SIZE))
+    model = dense(spec, {"floatx": "float32", "optimizer": "Adam"})
+    shapes = [w.shape for w in model.get_weights()]
+    borders = np.cumsum([int(np.prod(shape)) for shape in shapes])[:-1]
+    figures = []
+    for flat in weights:
+        parts = zip(np.split(np.array(flat), borders), shapes, strict=True)
+        model.set_weights([part.reshape(shape) for part, shape in parts])
+        size = len(columns["y"])
+        result = model.evaluate(
+            columns["x"], columns["y"], batch_size=size, return_dict=True, verbose=0
+        )
+        figures.append({name: float(figure) for name, figure in result.items()})
+    return {"figures": figures}

@@ -1,0 +1,190 @@
+"""Decisions of the cluster without a cluster: states, failures, slots, addresses, backends."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import pytest
+
+from spark_dl.cluster.failure import CAUSE_PATIENCE_S, Verdict, decide
+from spark_dl.cluster.resources import (
+    SlotFacts,
+    choose_num_workers,
+    expected_slots,
+    refuse_unsupported,
+)
+from spark_dl.cluster.select import ExecutorFacts, choose_backend
+from spark_dl.cluster.spec import ClusterSpec, PortHolder, source_address
+from spark_dl.cluster.status import TRANSITIONS, RankPhase, RunState, WorkerStatus
+from spark_dl.errors import (
+    ConfigError,
+    InternalError,
+    RankFailure,
+    ResourceError,
+    RetryableTrainingFailedError,
+    TrainingFailedError,
+)
+
+USER_ERROR = RankFailure(rank=1, host="h1", error="ValueError", message="boom")
+PEER_GONE = RankFailure(rank=0, host="h0", error="UnavailableError", message="peer")
+
+
+def status(rank, phase, failure=None, *, is_consequence=False):
+    return WorkerStatus(
+        rank=rank, phase=phase, host=f"h{rank}", failure=failure, is_consequence=is_consequence
+    )
+
+
+def test_states_end_only_in_terminal_ones():
+    for state, following in TRANSITIONS.items():
+        assert state.is_terminal == (not following)
+    assert RunState.STARTING.to(RunState.RUNNING) is RunState.RUNNING
+    with pytest.raises(InternalError, match="cannot go from succeeded to running"):
+        RunState.SUCCEEDED.to(RunState.RUNNING)
+
+
+@pytest.mark.parametrize(
+    "phase", [p for p in RankPhase if p not in (RankPhase.DONE, RankPhase.FAILED, RankPhase.LOST)]
+)
+def test_one_rank_done_is_not_all(phase):
+    decision = decide([status(0, RankPhase.DONE), status(1, phase)], trouble_s=0)
+    assert decision.verdict is Verdict.WAIT
+
+
+def test_all_done_releases():
+    assert (
+        decide([status(r, RankPhase.DONE) for r in range(3)], trouble_s=0).verdict
+        is Verdict.RELEASE
+    )
+
+
+def test_a_user_error_is_raised_at_once():
+    decision = decide(
+        [status(0, RankPhase.RUNNING), status(1, RankPhase.FAILED, USER_ERROR)], trouble_s=0
+    )
+    assert isinstance(decision.error, TrainingFailedError)
+    assert not decision.error.retryable
+    assert str(decision.error).startswith("[rank 1 on h1] ValueError: boom")
+
+
+def test_a_consequence_waits_for_its_cause():
+    ranks = [
+        status(0, RankPhase.FAILED, PEER_GONE, is_consequence=True),
+        status(1, RankPhase.RUNNING),
+    ]
+    assert decide(ranks, trouble_s=CAUSE_PATIENCE_S / 2).verdict is Verdict.WAIT
+    ranks[1] = status(1, RankPhase.FAILED, USER_ERROR)
+    decision = decide(ranks, trouble_s=CAUSE_PATIENCE_S / 2)
+    assert [f.rank for f in decision.error.failures] == [1]
+
+
+def test_a_consequence_without_a_cause_is_raised_in_the_end():
+    ranks = [
+        status(0, RankPhase.FAILED, PEER_GONE, is_consequence=True),
+        status(1, RankPhase.RUNNING),
+    ]
+    decision = decide(ranks, trouble_s=CAUSE_PATIENCE_S)
+    assert [f.rank for f in decision.error.failures] == [0]
+
+
+def test_a_lost_rank_is_worth_a_retry():
+    ranks = [status(0, RankPhase.FAILED, PEER_GONE, is_consequence=True), status(1, RankPhase.LOST)]
+    error = decide(ranks, trouble_s=CAUSE_PATIENCE_S).error
+    assert isinstance(error, RetryableTrainingFailedError)
+    assert error.exit_code == 75
+    assert "[rank 1 on h1] WorkerLost" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("conf", "slots"),
+    [
+        ({"spark.master": "local[3]"}, 3),
+        ({"spark.master": "local[3, 2]", "spark.task.cpus": "2"}, 1),
+        ({"spark.master": "local-cluster[2,1,1024]"}, 2),
+        ({"spark.master": "local-cluster[2, 4, 1024]", "spark.task.cpus": "3"}, 2),
+        ({"spark.master": "yarn", "spark.executor.instances": "3"}, 3),
+        ({"spark.master": "yarn", "spark.executor.instances": "3", "spark.executor.cores": "2"}, 6),
+        ({"spark.master": "spark://h:7077"}, None),
+        ({"spark.master": "local[*]"}, None),
+    ],
+)
+def test_expected_slots(conf, slots):
+    assert expected_slots(conf) == slots
+
+
+def test_more_workers_than_slots_are_refused():
+    with pytest.raises(
+        ResourceError, match="4 workers do not fit: Spark has 3 task slots, 1 of them busy"
+    ):
+        choose_num_workers(4, SlotFacts(total=3, busy=1))
+    assert choose_num_workers(2, SlotFacts(total=3, busy=1)) == 2
+    assert choose_num_workers(None, SlotFacts(total=3, busy=1)) == 2
+    with pytest.raises(ResourceError, match="no free task slot"):
+        choose_num_workers(None, SlotFacts(total=1, busy=1))
+    with pytest.raises(ConfigError, match="at least 1, got 0"):
+        choose_num_workers(0, SlotFacts(total=1))
+
+
+@pytest.mark.parametrize(
+    ("conf", "names"),
+    [
+        ({"spark.dynamicAllocation.enabled": "true"}, "spark.dynamicAllocation.enabled=false"),
+        ({"spark.executor.pyspark.memory": "2g"}, "spark.executor.memoryOverhead"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_by_name(conf, names):
+    with pytest.raises(ConfigError, match=names):
+        refuse_unsupported(conf)
+
+
+def facts(**versions):
+    return ExecutorFacts(
+        python="3.11.7", versions={name.replace("_", "-"): v for name, v in versions.items()}
+    )
+
+
+def test_the_backend_is_chosen_by_what_executors_have():
+    full = facts(tensorflow="2.21.0", tensorflowonspark="2.2.5", setuptools="81.0.0")
+    assert choose_backend("auto", full)[0] == "tensorflowonspark"
+    assert choose_backend("barrier", full)[0] == "barrier"
+    without = facts(tensorflow="2.21.0", setuptools="81.0.0")
+    assert choose_backend("auto", without) == (
+        "barrier",
+        "tensorflowonspark is not installed on the executors",
+    )
+    new = facts(tensorflow="2.21.0", tensorflowonspark="2.2.5", setuptools="82.0.1")
+    assert choose_backend("auto", new)[0] == "barrier"
+    with pytest.raises(ResourceError, match="setuptools < 82 on the executors, found 82.0.1"):
+        choose_backend("tensorflowonspark", new)
+    with pytest.raises(ResourceError, match="has no tensorflow"):
+        choose_backend("barrier", facts(setuptools="81.0.0"))
+    with pytest.raises(ConfigError, match="expected auto, tensorflowonspark or barrier"):
+        choose_backend("horovod", full)
+
+
+def test_tf_config_names_chief_and_workers():
+    spec = ClusterSpec(("a:1", "b:2", "a:3"))
+    assert json.loads(spec.tf_config(0)) == {
+        "cluster": {"chief": ["a:1"], "worker": ["b:2", "a:3"]},
+        "task": {"type": "chief", "index": 0},
+    }
+    assert json.loads(spec.tf_config(2))["task"] == {"type": "worker", "index": 1}
+    assert [spec.local_rank(rank) for rank in range(3)] == [0, 0, 1]
+    assert "worker" not in json.loads(ClusterSpec(("a:1",)).tf_config(0))["cluster"]
+    assert ClusterSpec.from_jobs({"chief": ["a:1"], "worker": ["b:2", "a:3"]}) == spec
+
+
+def test_a_held_port_is_taken_for_all_but_its_heir():
+    with PortHolder() as holder:
+        with pytest.raises(OSError, match="in use"):
+            socket.create_server(("", holder.port), reuse_port=False)
+        with socket.create_server(("", holder.port), reuse_port=True) as heir:
+            with socket.create_connection(("127.0.0.1", holder.port), timeout=30) as client:
+                peer, _ = heir.accept()  # the holder, which does not listen, gets nothing
+                peer.close()
+                assert client.recv(1) == b""
+
+
+def test_the_published_address_is_the_one_towards_the_driver():
+    assert source_address(("127.0.0.1", 1)) == "127.0.0.1"
