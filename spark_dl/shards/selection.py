@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from spark_dl.errors import DataError, SchemaError
-from spark_dl.schema.derive import select_columns
+from spark_dl.schema.derive import quoted, select_columns
 from spark_dl.shards.splits import hash_column, split_column
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def rows_of_split(df: DataFrame, manifest: Manifest, split: str) -> DataFrame:
     own = "spark_dl_row"  # the table's columns, out of reach of the spec's names
     names = [entry.name for entry in deciding]
     flat = df.select(
-        sf.struct(*[sf.col(f"`{name}`") for name in df.columns]).alias(own),
+        sf.struct(*[sf.col(quoted(name)) for name in df.columns]).alias(own),
         *select_columns(deciding),
     )
     chosen = split_column(hash_column("", manifest.seed, names), manifest.splits)

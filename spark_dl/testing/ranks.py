@@ -1,4 +1,4 @@
-"""Run a function on several ranks of this machine: real processes and collectives, without Spark."""
+"""Run a function on several ranks of this machine: real processes, without Spark."""
 
 from __future__ import annotations
 

@@ -16,11 +16,10 @@ from spark_dl import __version__
 from spark_dl.errors import ModelError
 from spark_dl.schema import tensors
 from spark_dl.storage import Storage, join, local_path
-from spark_dl.storage.checksum import folder_checksum
+from spark_dl.storage.checksum import MODEL_FILE, folder_checksum
 
 if TYPE_CHECKING:
     from spark_dl.schema import FeatureSpec
-    from spark_dl.training.task import TrainTask
 
 __all__ = ["export_model", "takes_bare_input"]
 
@@ -70,19 +69,30 @@ def _write_saved_model(
     }
 
 
-def export_model(model: keras.Model, spec: FeatureSpec, task: TrainTask) -> str:
-    """Write one version of the model and return its folder.
+def export_model(
+    model: keras.Model,
+    spec: FeatureSpec,
+    folder: str,
+    *,
+    run_id: str,
+    version: int = 1,
+    fingerprint: str = "",
+) -> str:
+    """Write one version of a model and return its folder.
 
     Args:
-        model: the trained model.
-        spec: the columns that it was trained on.
-        task: what was trained.
+        model: a built model.
+        spec: the columns that it takes.
+        folder: where it goes; must not be there yet.
+        run_id: the run that made it.
+        version: its number within the run.
+        fingerprint: the fingerprint of the dataset that it was trained on.
 
     Raises:
         ModelError: Keras or TensorFlow cannot export it.
-        StorageError: the folder cannot be written, or this version is there already.
+        StorageError: the folder cannot be written, or is there already.
     """
-    final = local_path(task.paths.model(task.version))
+    final = local_path(folder)
     temporary = f"{final}.tmp"
     storage = Storage(final)
     storage.remove(temporary)
@@ -95,17 +105,17 @@ def export_model(model: keras.Model, spec: FeatureSpec, task: TrainTask) -> str:
         raise ModelError(msg) from error
     storage.write_atomic(join(temporary, "feature_spec.json"), spec.to_json())
     facts = {
-        "run_id": task.paths.run_id,
-        "version": task.version,
+        "run_id": run_id,
+        "version": version,
         "checksum": folder_checksum(temporary),
         "outputs": outputs,
-        "dataset_fingerprint": task.fingerprint,
+        "dataset_fingerprint": fingerprint,
         "versions": {
             "spark_dl": __version__,
             "keras": keras.__version__,
             "tensorflow": tf.__version__,
         },
     }
-    storage.write_atomic(join(temporary, "model.json"), json.dumps(facts, indent=2))
+    storage.write_atomic(join(temporary, MODEL_FILE), json.dumps(facts, indent=2))
     storage.commit(temporary, final)
     return final

@@ -84,7 +84,14 @@ def fit(
         "steps": assignment.steps_per_epoch * task.epochs,
     }
     if collective.rank == 0:
-        result["model_path"] = export_model(model, manifest.spec, task)
+        result["model_path"] = export_model(
+            model,
+            manifest.spec,
+            task.paths.model(task.version),
+            run_id=task.paths.run_id,
+            version=task.version,
+            fingerprint=task.fingerprint,
+        )
     return result
 
 

@@ -104,7 +104,7 @@ def test_every_rank_runs_once_and_knows_its_place(backend):
 
 
 def test_tensorflowonspark_is_no_label(cluster_spark):
-    # only TFSparkNode.run writes "environment" into TF_CONFIG, and its own port is in the cluster spec
+    # only TFSparkNode.run writes "environment" into TF_CONFIG
     for result in run(TensorFlowOnSparkBackend(cluster_spark), describe):
         assert result["tf_config"]["environment"] == "cloud"
     for result in run(BarrierBackend(cluster_spark), describe):

@@ -12,7 +12,7 @@ import pytest
 from spark_dl.errors import ConfigError, DataError, ModelError
 from spark_dl.inference import apply, open_model, predict, task_error
 from spark_dl.schema import FeatureSpec, SpecEntry
-from spark_dl.testing.models import export_model
+from spark_dl.training.export import export_model
 
 pytestmark = [
     pytest.mark.spark,
@@ -40,7 +40,7 @@ class Case:
 
 
 def _case(folder, model, spec, inputs, schema, rows):
-    path = export_model(model, folder, spec)
+    path = export_model(model, spec, str(folder), run_id="test-run")
     values = model.predict(inputs, verbose=0, batch_size=17)
     if not isinstance(values, dict):
         values = {"prediction": values}

@@ -155,7 +155,7 @@ def test_the_backend_is_chosen_by_what_executors_have():
     )
     new = facts(tensorflow="2.21.0", tensorflowonspark="2.2.5", setuptools="82.0.1")
     assert choose_backend("auto", new)[0] == "barrier"
-    with pytest.raises(ResourceError, match="setuptools < 82 on the executors, found 82.0.1"):
+    with pytest.raises(ResourceError, match=r"setuptools < 82 on the executors, found 82\.0\.1"):
         choose_backend("tensorflowonspark", new)
     with pytest.raises(ResourceError, match="has no tensorflow"):
         choose_backend("barrier", facts(setuptools="81.0.0"))
@@ -179,11 +179,13 @@ def test_a_held_port_is_taken_for_all_but_its_heir():
     with PortHolder() as holder:
         with pytest.raises(OSError, match="in use"):
             socket.create_server(("", holder.port), reuse_port=False)
-        with socket.create_server(("", holder.port), reuse_port=True) as heir:
-            with socket.create_connection(("127.0.0.1", holder.port), timeout=30) as client:
-                peer, _ = heir.accept()  # the holder, which does not listen, gets nothing
-                peer.close()
-                assert client.recv(1) == b""
+        with (
+            socket.create_server(("", holder.port), reuse_port=True) as heir,
+            socket.create_connection(("127.0.0.1", holder.port), timeout=30) as client,
+        ):
+            peer, _ = heir.accept()  # the holder, which does not listen, gets nothing
+            peer.close()
+            assert client.recv(1) == b""
 
 
 def test_the_published_address_is_the_one_towards_the_driver():

@@ -1,0 +1,160 @@
+"""The library: `prepare`, `train` and `predict`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from spark_dl.config import JobConfig, build
+from spark_dl.pipeline.training import TrainingJob, run_training
+from spark_dl.session import active_session
+from spark_dl.shards.dataset import Dataset
+from spark_dl.storage import RunPaths, new_run_id
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Mapping, Sequence
+
+    from pyspark.sql import DataFrame, SparkSession
+
+    from spark_dl.runs import Run
+    from spark_dl.schema import Feature
+
+    ModelFn = Callable[..., Any] | str
+
+__all__ = ["predict", "prepare", "train"]
+
+_DEFAULT_SPLITS: Final = {"train": 0.8, "validation": 0.1, "test": 0.1}
+
+
+def prepare(  # noqa: PLR0913 - the façade: one keyword a setting
+    df: DataFrame,
+    *,
+    features: Sequence[str | Feature] | Mapping[str, str | Feature],
+    label: str | Feature | None = None,
+    weight: str | Feature | None = None,
+    id: str | Sequence[str] | None = None,  # noqa: A002 - the public word
+    path: str | os.PathLike[str],
+    splits: Mapping[str, float] | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Write a DataFrame as TFRecord shards with a manifest.
+
+    Args:
+        df: the rows.
+        features: model inputs: columns, or input name → column or `Feature`.
+        label: column of the label.
+        weight: column of the sample weight.
+        id: columns that identify a row and decide its split; without it all columns do.
+        path: folder of the dataset, on storage that driver and executors share.
+        splits: fraction of the rows in each split; by default 0.8 train, 0.1 validation, 0.1 test.
+        seed: seed of the split.
+
+    Returns:
+        The dataset; the same rows prepared alike again are reused, not rewritten.
+
+    Raises:
+        SchemaError: a column is missing or its type does not fit.
+        DataError: null or ill-formed values, or an empty split.
+
+    Example:
+        >>> dataset = spark_dl.prepare(df, features=["a", "b"], label="y", path="/data/ab")  #
+        doctest: +SKIP
+    """
+    from spark_dl.shards.prepare import write_dataset
+
+    splits = _DEFAULT_SPLITS if splits is None else splits
+    return write_dataset(
+        df,
+        features=features,
+        label=label,
+        weight=weight,
+        id=id,
+        path=str(path),
+        splits=splits,
+        seed=seed,
+    )
+
+
+def train(  # noqa: PLR0913 - the façade: one keyword a setting
+    model_fn: ModelFn,
+    dataset: Dataset | str,
+    *,
+    params: Mapping[str, Any] | None = None,
+    num_workers: int | None = None,
+    epochs: int = 1,
+    global_batch_size: int = 32,
+    seed: int = 0,
+    runs: str | os.PathLike[str] = "runs",
+    run_id: str | None = None,
+    backend: Literal["auto", "tensorflowonspark", "barrier"] | None = None,
+    tensorboard: bool | Literal["keep"] = True,
+    spark: SparkSession | None = None,
+) -> Run:
+    """Train a Keras model data-parallel on the executors; blocks until the model is exported.
+
+    Args:
+        model_fn: ``model_fn(spec: FeatureSpec, params: Mapping) -> compiled keras.Model``, or
+            ``"package.module:function"``. It runs on the executors.
+        dataset: what `prepare` returned, or its folder.
+        params: passed to `model_fn`.
+        num_workers: number of workers; `None` takes all free task slots.
+        epochs: passes over the split ``train``; ``validation`` is evaluated after each.
+        global_batch_size: rows of one step over all workers; the workers share it equally.
+        seed: decides initial weights, row order and random layers.
+        runs: folder of run directories, on storage that driver and executors share.
+        run_id: name of the run; `None` makes one. A run that has succeeded is returned, not
+            repeated.
+        backend: ``tensorflowonspark``, ``barrier`` or ``auto`` (the default), which takes the first
+            where it can.
+        tensorboard: whether TensorBoard runs on the driver meanwhile; ``"keep"`` leaves it running.
+        spark: the session; `None` takes the active one.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        ConfigError: settings that cannot work, such as a batch size that the workers do not divide.
+        ResourceError: Spark cannot hold the workers.
+        TrainingFailedError: a worker failed; the message starts with its rank, host and cause.
+
+    Example:
+        >>> run = spark_dl.train("models:cnn", dataset, epochs=5, runs="/data/runs")  # doctest:
+        +SKIP
+    """
+    spark = spark or active_session()
+    config = build(
+        JobConfig,
+        {
+            "training": {"epochs": epochs, "global_batch_size": global_batch_size, "seed": seed},
+            "cluster": {"backend": backend or "auto", "num_workers": num_workers},
+            "tensorboard": "keep" if tensorboard == "keep" else {"enabled": bool(tensorboard)},
+        },
+        where="train()",
+    )
+    opened = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset, spark)
+    return run_training(
+        TrainingJob(
+            model_fn=model_fn,
+            params=dict(params or {}),
+            dataset=opened,
+            training=config.training,
+            cluster=config.cluster,
+            tensorboard=config.tensorboard,
+            paths=RunPaths(runs=str(runs), run_id=run_id or new_run_id()),
+            config=config.to_yaml(),
+            spark=spark,
+        )
+    )
+
+
+def predict(
+    df: DataFrame,
+    model_path: str | os.PathLike[str],
+    *,
+    scoring_id: str | None = None,
+    batch_size: int = 4096,
+) -> DataFrame:
+    """Score a DataFrame with an exported model; see `spark_dl.inference.predict`."""
+    from spark_dl import inference
+
+    return inference.predict(df, model_path, scoring_id=scoring_id, batch_size=batch_size)

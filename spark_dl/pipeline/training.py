@@ -1,0 +1,153 @@
+"""One training: checks, TensorBoard, the cluster, and a true `status.json`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from spark_dl._jvm import is_connect
+from spark_dl.cluster.plan import LaunchRequest, Timeouts
+from spark_dl.cluster.resources import choose_num_workers, wait_for_slots
+from spark_dl.cluster.select import select_backend
+from spark_dl.cluster.supervisor import run_on_cluster
+from spark_dl.errors import ConfigError
+from spark_dl.monitoring import Progress, ProgressEvent, start_tensorboard
+from spark_dl.runs import Record, Run, finished_run, recorded
+from spark_dl.shards.assignment import Assignment
+from spark_dl.storage import RunPaths, Storage, local_path
+from spark_dl.training.entry import NOISE, PRELOAD, run_rank
+from spark_dl.training.task import TrainTask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from pyspark.sql import SparkSession
+
+    from spark_dl.config import ClusterConfig, TensorBoardConfig, TrainingConfig
+    from spark_dl.shards.dataset import Dataset
+
+    ModelFn = Callable[..., Any] | str
+
+__all__ = ["TrainingJob", "run_training"]
+
+logger = logging.getLogger(__name__)
+#: What workers print; an application can silence or redirect it by this name.
+worker_logger = logging.getLogger("spark_dl.worker")
+
+_TRAIN_SPLIT: Final = "train"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """One training as `train` and `run_train` ask for it."""
+
+    model_fn: ModelFn
+    params: Mapping[str, Any]
+    dataset: Dataset
+    training: TrainingConfig
+    cluster: ClusterConfig
+    tensorboard: TensorBoardConfig
+    paths: RunPaths
+    config: str
+    spark: SparkSession
+
+
+def run_training(job: TrainingJob) -> Run:
+    """Train, and keep `status.json` true whatever happens."""
+    storage = Storage(local_path(job.paths.root))
+    if (finished := finished_run(job.paths)) is not None:
+        logger.info("run %s has succeeded already: nothing to do", job.paths.run_id)
+        return finished
+    num_workers = _check(job)
+    backend = select_backend(job.spark, job.cluster.backend)
+    storage.make_folder(job.paths.root)
+    storage.write_atomic(job.paths.job, job.config)
+    storage.write_atomic(job.paths.manifest, job.dataset.manifest.model_dump_json(indent=2))
+    with recorded("train", job.paths) as record, contextlib.ExitStack() as stack:
+        board = start_tensorboard(job.tensorboard, job.paths.events)
+        if board is not None:
+            stack.enter_context(board)
+            logger.info("TensorBoard: %s", board.url)
+        progress = stack.enter_context(Progress())
+        results = run_on_cluster(backend, _request(job, num_workers, progress, record))
+        history = results[0]["history"]
+        run = Run(
+            run_id=job.paths.run_id,
+            path=job.paths.root,
+            history=history,
+            metrics={name: values[-1] for name, values in history.items() if values},
+            model_path=results[0]["model_path"],
+            tensorboard_url=board.url if board is not None else None,
+        )
+        record.succeeded(run.metrics)
+    return run
+
+
+def _check(job: TrainingJob) -> int:
+    """Check what can be known before the cluster starts; return the number of workers."""
+    if is_connect(job.spark):
+        msg = "training needs a classic Spark session: this one is a Spark Connect client"
+        raise ConfigError(msg)
+    local_path(job.dataset.path)
+    facts = wait_for_slots(
+        job.spark, job.cluster.num_workers, timeout_s=job.cluster.start_timeout_s
+    )
+    num_workers = choose_num_workers(job.cluster.num_workers, facts)
+    job.dataset.manifest.split(_TRAIN_SPLIT)  # says so when it is missing or empty
+    Assignment(
+        rows=job.dataset.manifest.totals[_TRAIN_SPLIT],
+        world_size=num_workers,
+        rank=0,
+        global_batch_size=job.training.global_batch_size,
+        seed=job.training.seed,
+        remainder=job.training.remainder,
+    )
+    return num_workers
+
+
+def _request(
+    job: TrainingJob, num_workers: int, progress: Progress, record: Record
+) -> LaunchRequest:
+    """Return what the cluster is to run."""
+    cluster, training = job.cluster, job.training
+    task = TrainTask(
+        model_fn=job.model_fn,
+        params=job.params,
+        dataset=job.dataset.path,
+        paths=job.paths,
+        epochs=training.epochs,
+        global_batch_size=training.global_batch_size,
+        seed=training.seed,
+        shuffle=training.shuffle,
+        remainder=training.remainder,
+        log_every_steps=training.log_every_steps,
+        fingerprint=job.dataset.manifest.fingerprint,
+    )
+
+    def on_event(rank: int, event: Mapping[str, Any]) -> None:
+        if event.get("kind") == "progress":
+            record.running()
+            fields = {name: value for name, value in event.items() if name != "kind"}
+            progress.update(ProgressEvent(rank=rank, **fields))
+
+    def on_log(rank: int, host: str, line: str) -> None:
+        worker_logger.info("[rank %d on %s] %s", rank, host, line)
+
+    return LaunchRequest(
+        function=run_rank,
+        value=task,
+        num_workers=num_workers,
+        name=job.paths.run_id,
+        preload=PRELOAD,
+        noise=NOISE,
+        timeouts=Timeouts(
+            start_s=cluster.start_timeout_s,
+            stop_s=cluster.stop_timeout_s,
+            heartbeat_s=cluster.heartbeat_s,
+            lost_s=cluster.lost_after_s,
+        ),
+        on_event=on_event,
+        on_log=on_log,
+    )

@@ -1,0 +1,71 @@
+"""Two ranks on one executor: each gets its own rows, exactly."""
+
+from __future__ import annotations
+
+import pytest
+
+import spark_dl
+from spark_dl.cluster.barrier import BarrierBackend
+from spark_dl.cluster.plan import LaunchRequest
+from spark_dl.cluster.supervisor import run_on_cluster
+from spark_dl.cluster.tfos import TensorFlowOnSparkBackend
+from spark_dl.shards.assignment import Assignment
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+ROWS, BATCH, EPOCHS = 90, 12, 2
+
+
+def read_rows(folder, context):
+    """Return the ids that this rank meets, step by step, read as the training reads them."""
+    from spark_dl.shards import Manifest
+    from spark_dl.training.data import ShardReader, training_dataset
+
+    manifest = Manifest.read(folder)
+    assignment = Assignment(
+        rows=manifest.totals["train"],
+        world_size=context.world_size,
+        rank=context.rank,
+        global_batch_size=BATCH,
+        seed=4,
+    )
+    reader = ShardReader(folder, manifest.split("train"))
+    batches = training_dataset(reader, assignment, manifest.spec, epochs=EPOCHS, bare=True)
+    order = [int(i) for batch in evaluation(reader, manifest) for i in batch]
+    return {
+        "steps": [[int(value) for value in x.numpy()] for x, _ in batches],
+        "order": order,
+        "local_rank": context.local_rank,
+    }
+
+
+def evaluation(reader, manifest):
+    from spark_dl.training.data import evaluation_dataset
+
+    rows = range(manifest.totals["train"])
+    for x, _ in evaluation_dataset(reader, manifest.spec, rows, batch_size=7, bare=True):
+        yield x.numpy()
+
+
+@pytest.mark.parametrize("backend", [BarrierBackend, TensorFlowOnSparkBackend])
+def test_two_ranks_of_one_executor_get_their_exact_rows(one_executor_spark, tmp_path, backend):
+    frame = one_executor_spark.range(0, ROWS, 1, 3).selectExpr("id as x", "cast(id as float) as y")
+    dataset = spark_dl.prepare(
+        frame, features=["x"], label="y", path=str(tmp_path / "d"), splits={"train": 1.0}
+    )
+    request = LaunchRequest(function=read_rows, value=dataset.path, num_workers=2, name="rows")
+    results = run_on_cluster(backend(one_executor_spark), request)
+    assert [result["local_rank"] for result in results] == [0, 1]
+    order = results[0]["order"]
+    assert sorted(order) == list(range(ROWS))
+    # as the contract says, from the assignment alone
+    for rank, result in enumerate(results):
+        assignment = Assignment(rows=ROWS, world_size=2, rank=rank, global_batch_size=BATCH, seed=4)
+        expected = [
+            [order[row] for row in batch.rows]
+            for epoch in range(EPOCHS)
+            for batch in assignment.epoch(epoch)
+        ]
+        assert result["steps"] == expected
+    met = [row for result in results for step in result["steps"][: ROWS // BATCH] for row in step]
+    assert len(met) == len(set(met)) == ROWS // BATCH * BATCH
