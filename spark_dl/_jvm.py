@@ -20,6 +20,7 @@ __all__ = [
     "CONNECTOR_CLASS",
     "DELTA_CATALOG",
     "DELTA_EXTENSION",
+    "active_session",
     "brief_cause",
     "connector_jar",
     "delta_jars",
@@ -87,6 +88,22 @@ def delta_jars(line: SparkLine | None = None) -> tuple[str, ...]:
         if all(found):
             return tuple(path for paths in found for path in paths)
     return ()
+
+
+def active_session() -> SparkSession:
+    """Return the session that is active in this thread, else this process's own.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    from pyspark.errors import PySparkRuntimeError
+    from pyspark.sql import SparkSession
+
+    try:
+        return SparkSession.active()
+    except PySparkRuntimeError as error:
+        msg = "no Spark session is active: start one, or pass it as spark=…"
+        raise ConfigError(msg) from error
 
 
 def is_connect(spark: SparkSession) -> bool:

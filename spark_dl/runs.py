@@ -16,7 +16,7 @@ from spark_dl.storage import JobState, JobStatus, RunPaths, Storage
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["Record", "Run", "finished_run", "recorded"]
+__all__ = ["Record", "Run", "finished_run", "next_attempt", "recorded"]
 
 logger = logging.getLogger(__name__)
 
@@ -81,9 +81,10 @@ class Record:
 
 
 @contextlib.contextmanager
-def recorded(job: str, paths: RunPaths) -> Iterator[Record]:
+def recorded(job: str, paths: RunPaths, *, attempt: int = 1) -> Iterator[Record]:
     """Keep `status.json` true whatever happens in the block; it calls `Record.succeeded`."""
-    record = Record(paths.status, JobStatus(job=job, id=paths.run_id, status=JobState.STARTING))
+    status = JobStatus(job=job, id=paths.run_id, status=JobState.STARTING, attempt=attempt)
+    record = Record(paths.status, status)
     try:
         yield record
     except BaseException as error:
@@ -92,26 +93,11 @@ def recorded(job: str, paths: RunPaths) -> Iterator[Record]:
 
 
 def finished_run(paths: RunPaths) -> Run | None:
-    """Return the run that is in a directory already, `None` if there is none.
-
-    Raises:
-        ConfigError: a run of that id is there that has not succeeded.
-    """
-    storage = Storage(paths.root)
-    if not storage.exists(paths.status):
+    """Return the run that is in a directory, `None` if none has succeeded there."""
+    status = _status(paths)
+    if status is None or status.status is not JobState.SUCCEEDED:
         return None
-    try:
-        status = JobStatus.read(paths.status)
-    except ValidationError as error:
-        msg = f"{paths.status} is not the status of a run: {error}"
-        raise ConfigError(msg) from error
-    if status.status is not JobState.SUCCEEDED:
-        msg = (
-            f"run {paths.run_id} is in {paths.runs} already and is {status.status}: choose another "
-            "run_id, "
-            "or remove its directory if nothing of it is wanted"
-        )
-        raise ConfigError(msg)
+    storage = Storage(paths.root)
     versions = [int(name) for name in storage.list(paths.models) if name.isdecimal()]
     return Run(
         run_id=paths.run_id,
@@ -120,6 +106,43 @@ def finished_run(paths: RunPaths) -> Run | None:
         metrics=status.metrics,
         model_path=paths.model(max(versions)),
     )
+
+
+def next_attempt(paths: RunPaths) -> int:
+    """Make a run directory ready for a try and return the try's number.
+
+    What a try that failed or was cancelled has left is removed: a scheduler tries again under the
+    same id.
+
+    Raises:
+        ConfigError: a run of that id is going on there, or its driver died without a word.
+    """
+    status = _status(paths)
+    if status is None:
+        return 1
+    if status.status not in (JobState.FAILED, JobState.CANCELLED):
+        msg = (
+            f"run {paths.run_id} is in {paths.runs} already and is {status.status}: choose another "
+            "run_id, or remove its directory if its driver is gone"
+        )
+        raise ConfigError(msg)
+    logger.info(
+        "run %s starts over: its attempt %d %s", paths.run_id, status.attempt, status.status
+    )
+    storage = Storage(paths.root)
+    for left in (paths.metrics, paths.events, paths.checkpoints, paths.models):
+        storage.remove(left)
+    return status.attempt + 1
+
+
+def _status(paths: RunPaths) -> JobStatus | None:
+    if not Storage(paths.root).exists(paths.status):
+        return None
+    try:
+        return JobStatus.read(paths.status)
+    except ValidationError as error:
+        msg = f"{paths.status} is not the status of a run: {error}"
+        raise ConfigError(msg) from error
 
 
 def _history(lines: str) -> dict[str, list[float]]:

@@ -12,7 +12,13 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Final
 
-from spark_dl._jvm import DELTA_CATALOG, DELTA_EXTENSION, connector_jar, delta_jars
+from spark_dl._jvm import (
+    DELTA_CATALOG,
+    DELTA_EXTENSION,
+    active_session,
+    connector_jar,
+    delta_jars,
+)
 from spark_dl.config.environment import (
     configured_master,
     point_executors_at_this_python,
@@ -31,21 +37,6 @@ __all__ = ["EMBEDDED_MASTER", "active_session", "embedded_session", "job_session
 logger = logging.getLogger(__name__)
 
 EMBEDDED_MASTER: Final = "local-cluster[2,1,1024]"
-
-
-def active_session() -> SparkSession:
-    """Return the session that is active in this thread.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    from pyspark.sql import SparkSession
-
-    session = SparkSession.getActiveSession()
-    if session is None:
-        msg = "no Spark session is active: start one, or pass it as spark=…"
-        raise ConfigError(msg)
-    return session
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from spark_dl.session import EMBEDDED_MASTER, embedded_session
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 os.environ["TZ"] = "UTC"
 time.tzset()
+
+# the machines are shared: how long an example takes says nothing about the code
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 # A process has one SparkContext at a time. Tests are run in this order, so that each kind of
 # session starts once.

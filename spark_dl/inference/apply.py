@@ -63,8 +63,7 @@ def predict(
         ConfigError: the batch size is less than 1.
 
     Example:
-        >>> spark_dl.predict(spark.table("digits"), run.model_path).select("id", "prediction")  #
-        doctest: +SKIP
+        >>> spark_dl.predict(df, run.model_path).select("id", "prediction")  # doctest: +SKIP
     """
     if batch_size < 1:
         msg = f"batch_size must be at least 1, got {batch_size}"

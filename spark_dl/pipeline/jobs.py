@@ -84,16 +84,14 @@ def run_train(config: JobConfig, spark: SparkSession) -> dict[str, Any]:
     model = required(config.model, "model", job="train")
     runs = required(config.runs, "runs", job="train")
     dataset = Dataset.open(required(config.dataset, "dataset", job="train").path, spark)
+    paths = RunPaths(runs=runs, run_id=config.run_id or new_run_id())
     run = run_training(
         TrainingJob(
             model_fn=model.fn,
             params=model.params,
             dataset=dataset,
-            training=config.training,
-            cluster=config.cluster,
-            tensorboard=config.tensorboard,
-            paths=RunPaths(runs=runs, run_id=config.run_id or new_run_id()),
-            config=config.to_yaml(),
+            config=config.model_copy(update={"run_id": paths.run_id}),
+            paths=paths,
             spark=spark,
         )
     )

@@ -57,8 +57,7 @@ def prepare(  # noqa: PLR0913 - the façade: one keyword a setting
         DataError: null or ill-formed values, or an empty split.
 
     Example:
-        >>> dataset = spark_dl.prepare(df, features=["a", "b"], label="y", path="/data/ab")  #
-        doctest: +SKIP
+        >>> spark_dl.prepare(df, features=["a"], label="y", path="/data/a")  # doctest: +SKIP
     """
     from spark_dl.shards.prepare import write_dataset
 
@@ -118,30 +117,32 @@ def train(  # noqa: PLR0913 - the façade: one keyword a setting
         TrainingFailedError: a worker failed; the message starts with its rank, host and cause.
 
     Example:
-        >>> run = spark_dl.train("models:cnn", dataset, epochs=5, runs="/data/runs")  # doctest:
-        +SKIP
+        >>> run = spark_dl.train("models:cnn", dataset, epochs=5)  # doctest: +SKIP
     """
     spark = spark or active_session()
-    config = build(
-        JobConfig,
-        {
-            "training": {"epochs": epochs, "global_batch_size": global_batch_size, "seed": seed},
-            "cluster": {"backend": backend or "auto", "num_workers": num_workers},
-            "tensorboard": "keep" if tensorboard == "keep" else {"enabled": bool(tensorboard)},
-        },
-        where="train()",
-    )
     opened = dataset if isinstance(dataset, Dataset) else Dataset.open(dataset, spark)
+    paths = RunPaths(runs=str(runs), run_id=run_id or new_run_id())
+    values: dict[str, Any] = {
+        "dataset": {
+            "path": opened.path,
+            "splits": dict(opened.manifest.splits),
+            "seed": opened.manifest.seed,
+        },
+        "training": {"epochs": epochs, "global_batch_size": global_batch_size, "seed": seed},
+        "cluster": {"backend": backend or "auto", "num_workers": num_workers},
+        "tensorboard": "keep" if tensorboard == "keep" else {"enabled": bool(tensorboard)},
+        "runs": paths.runs,
+        "run_id": paths.run_id,
+    }
+    if isinstance(model_fn, str):
+        values["model"] = {"fn": model_fn, "params": dict(params or {})}
     return run_training(
         TrainingJob(
             model_fn=model_fn,
             params=dict(params or {}),
             dataset=opened,
-            training=config.training,
-            cluster=config.cluster,
-            tensorboard=config.tensorboard,
-            paths=RunPaths(runs=str(runs), run_id=run_id or new_run_id()),
-            config=config.to_yaml(),
+            config=build(JobConfig, values, where="train()"),
+            paths=paths,
             spark=spark,
         )
     )

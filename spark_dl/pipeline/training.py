@@ -14,7 +14,7 @@ from spark_dl.cluster.select import select_backend
 from spark_dl.cluster.supervisor import run_on_cluster
 from spark_dl.errors import ConfigError
 from spark_dl.monitoring import Progress, ProgressEvent, start_tensorboard
-from spark_dl.runs import Record, Run, finished_run, recorded
+from spark_dl.runs import Record, Run, finished_run, next_attempt, recorded
 from spark_dl.shards.assignment import Assignment
 from spark_dl.storage import RunPaths, Storage, local_path
 from spark_dl.training.entry import NOISE, PRELOAD, run_rank
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import SparkSession
 
-    from spark_dl.config import ClusterConfig, TensorBoardConfig, TrainingConfig
+    from spark_dl.config import JobConfig
     from spark_dl.shards.dataset import Dataset
 
     ModelFn = Callable[..., Any] | str
@@ -46,11 +46,8 @@ class TrainingJob:
     model_fn: ModelFn
     params: Mapping[str, Any]
     dataset: Dataset
-    training: TrainingConfig
-    cluster: ClusterConfig
-    tensorboard: TensorBoardConfig
+    config: JobConfig
     paths: RunPaths
-    config: str
     spark: SparkSession
 
 
@@ -60,13 +57,16 @@ def run_training(job: TrainingJob) -> Run:
     if (finished := finished_run(job.paths)) is not None:
         logger.info("run %s has succeeded already: nothing to do", job.paths.run_id)
         return finished
-    num_workers = _check(job)
-    backend = select_backend(job.spark, job.cluster.backend)
-    storage.make_folder(job.paths.root)
-    storage.write_atomic(job.paths.job, job.config)
-    storage.write_atomic(job.paths.manifest, job.dataset.manifest.model_dump_json(indent=2))
-    with recorded("train", job.paths) as record, contextlib.ExitStack() as stack:
-        board = start_tensorboard(job.tensorboard, job.paths.events)
+    attempt = next_attempt(job.paths)
+    with (
+        recorded("train", job.paths, attempt=attempt) as record,
+        contextlib.ExitStack() as stack,
+    ):
+        storage.write_atomic(job.paths.job, job.config.to_yaml())
+        storage.write_atomic(job.paths.manifest, job.dataset.manifest.model_dump_json(indent=2))
+        num_workers = _check(job)
+        backend = select_backend(job.spark, job.config.cluster.backend)
+        board = start_tensorboard(job.config.tensorboard, job.paths.events)
         if board is not None:
             stack.enter_context(board)
             logger.info("TensorBoard: %s", board.url)
@@ -92,17 +92,17 @@ def _check(job: TrainingJob) -> int:
         raise ConfigError(msg)
     local_path(job.dataset.path)
     facts = wait_for_slots(
-        job.spark, job.cluster.num_workers, timeout_s=job.cluster.start_timeout_s
+        job.spark, job.config.cluster.num_workers, timeout_s=job.config.cluster.start_timeout_s
     )
-    num_workers = choose_num_workers(job.cluster.num_workers, facts)
+    num_workers = choose_num_workers(job.config.cluster.num_workers, facts)
     job.dataset.manifest.split(_TRAIN_SPLIT)  # says so when it is missing or empty
     Assignment(
         rows=job.dataset.manifest.totals[_TRAIN_SPLIT],
         world_size=num_workers,
         rank=0,
-        global_batch_size=job.training.global_batch_size,
-        seed=job.training.seed,
-        remainder=job.training.remainder,
+        global_batch_size=job.config.training.global_batch_size,
+        seed=job.config.training.seed,
+        remainder=job.config.training.remainder,
     )
     return num_workers
 
@@ -111,7 +111,7 @@ def _request(
     job: TrainingJob, num_workers: int, progress: Progress, record: Record
 ) -> LaunchRequest:
     """Return what the cluster is to run."""
-    cluster, training = job.cluster, job.training
+    cluster, training = job.config.cluster, job.config.training
     task = TrainTask(
         model_fn=job.model_fn,
         params=job.params,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from spark_dl.errors import ConfigError
 from spark_dl.schema.derive import read_schema
 from spark_dl.shards.manifest import Manifest
 from spark_dl.storage import join, normalise, spark_uri
@@ -75,20 +74,10 @@ class Dataset:
             DataError: there is no such split, or it is empty.
             ConfigError: there is no Spark session.
         """
-        from spark_dl._jvm import ensure_connector
+        from spark_dl._jvm import active_session, ensure_connector
 
         paths = [spark_uri(path) for path in self.shard_paths(split)]
-        spark = self.spark or _active_session()
+        spark = self.spark or active_session()
         ensure_connector(spark)
         schema = read_schema(self.spec.entries)
         return spark.read.schema(schema).format(self.manifest.record_format).load(paths)
-
-
-def _active_session() -> SparkSession:
-    from pyspark.sql import SparkSession
-
-    spark = SparkSession.getActiveSession()
-    if spark is None:
-        msg = "no Spark session is active: start one, or pass it with spark="
-        raise ConfigError(msg)
-    return spark

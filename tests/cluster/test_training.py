@@ -175,27 +175,41 @@ def test_the_same_finished_run_is_returned_not_repeated(train):
     assert (again.history, again.model_path) == (run.history, run.model_path)
 
 
-def test_a_failed_runs_directory_is_not_reused(train):
+def test_a_failed_run_starts_over_under_its_id(train, tmp_path):
+    paths = RunPaths(runs=str(tmp_path / "runs"), run_id="again")
     with pytest.raises(TrainingFailedError):
-        train(fail_on_rank, params={"role": "chief"}, run_id="bad", backend="barrier")
+        train(fail_on_rank, params={"role": "chief"}, run_id="again", backend="barrier")
+    assert JobStatus.read(paths.status).attempt == 1
+    run = train(run_id="again", backend="barrier", epochs=2)
+    status = JobStatus.read(paths.status)
+    assert (status.status, status.attempt, status.error) == (JobState.SUCCEEDED, 2, None)
+    assert len(run.history["loss"]) == 2
+
+
+def test_a_run_that_goes_on_is_not_touched(train, tmp_path):
+    paths = RunPaths(runs=str(tmp_path / "runs"), run_id="live")
+    os.makedirs(paths.root)
+    JobStatus(job="train", id="live", status=JobState.RUNNING).write(paths.status)
     with pytest.raises(
-        ConfigError, match=r"run bad is in .* already and is failed: choose another run_id"
+        ConfigError, match=r"run live is in .* already and is running: choose another"
     ):
-        train(run_id="bad")
+        train(run_id="live")
+    assert JobStatus.read(paths.status).status is JobState.RUNNING
 
 
 def test_bad_settings_are_refused_before_anything_starts(train, dataset, tmp_path):
     with pytest.raises(
         ConfigError, match=r"global_batch_size=21 cannot be divided by 2 workers.*20 or 22"
     ):
-        train(global_batch_size=21)
+        train(global_batch_size=21, run_id="odd")
+    status = JobStatus.read(RunPaths(runs=str(tmp_path / "runs"), run_id="odd").status)
+    assert (status.status, status.error.error_class) == (JobState.FAILED, "ConfigError")
     with pytest.raises(DataError, match="fewer than one global batch of 1000"):
         train(global_batch_size=1000)
     with pytest.raises(ManifestError, match="holds no finished dataset; run prepare first"):
         train(dataset=str(tmp_path / "nothing"))
     with pytest.raises(ConfigError, match=r"train\(\): training.epochs"):
         train(epochs=0)
-    assert not (tmp_path / "runs").exists()
 
 
 def test_more_workers_than_slots_are_refused_at_once(train):
@@ -251,6 +265,7 @@ def test_tensorboard_shows_both_curves_while_training_runs(train, tmp_path, capl
         scalars = get(f"{found[1]}data/plugin/scalars/scalars?run=validation&tag=epoch%2Floss")
         assert len(scalars) >= 1
         assert set(get(f"{found[1]}data/runs")) == {"train", "validation"}
+        assert get(f"{found[1]}data/plugin/graphs/info")["train"]["run_graph"]
         assert thread.is_alive(), "it must answer while training runs"
     finally:
         gate.touch()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -33,22 +35,20 @@ def test_the_session_is_local_and_in_utc(spark):
     assert not is_connect(spark)
 
 
-def test_without_an_active_session_the_error_says_what_to_do(spark):
+def test_another_thread_finds_the_session_too(spark):
     seen = []
-
-    def ask():
-        try:
-            active_session()
-        except ConfigError as error:
-            seen.append(str(error))
-
-    # a thread of its own has no active session in the JVM
-    spark._jvm.SparkSession.clearDefaultSession()
-    thread = threading.Thread(target=ask)
+    thread = threading.Thread(target=lambda: seen.append(active_session()))
     thread.start()
     thread.join()
-    spark._jvm.SparkSession.setDefaultSession(spark._jsparkSession)
-    assert seen == ["no Spark session is active: start one, or pass it as spark=…"]
+    assert [session.sparkContext for session in seen] == [spark.sparkContext]
+
+
+def test_without_a_session_the_error_says_what_to_do():
+    script = "from spark_dl.session import active_session; active_session()"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert "ConfigError: no Spark session is active: start one, or pass it as spark=" in done.stderr
 
 
 def test_the_connector_is_there_and_asking_again_changes_nothing(spark):

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from spark_dl.schema import Role, SpecEntry
 from spark_dl.storage import RunPaths
 from spark_dl.testing import dense_entries, run_ranks, write_shards
 from spark_dl.training import TrainTask
@@ -80,50 +81,87 @@ def run_cases(tasks, context):
 
 #: what is looked at where one case is enough
 CASE = "dense-Adam-float32"
+#: weighted rows, incomplete batches filled up, and a rank without validation rows
+PADDED = "weighted-padded"
 OPTIMIZERS = ("SGD", "Adam")
 MODELS = {"dense": dense, "cnn": cnn}
 
 
+def columns(rows, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(rows, SIZE)).astype(np.float32)
+    y = (x.sum(axis=1) + 0.3 * rng.normal(size=rows) > 0).astype(np.float32)
+    return {"x": x, "y": y, "w": rng.uniform(0.5, 2, size=rows).astype(np.float32)}
+
+
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-    rng = np.random.default_rng(3)
     folder = str(tmp_path_factory.mktemp("dataset"))
-    splits = {}
-    for split, rows in {"train": TRAIN_ROWS, "validation": VALIDATION_ROWS}.items():
-        x = rng.normal(size=(rows, SIZE)).astype(np.float32)
-        splits[split] = {
-            "x": x,
-            "y": (x.sum(axis=1) + 0.3 * rng.normal(size=rows) > 0).astype(np.float32),
-        }
+    splits = {"train": columns(TRAIN_ROWS, 3), "validation": columns(VALIDATION_ROWS, 4)}
     write_shards(folder, dense_entries(SIZE), splits)
     return folder, splits
 
 
 @pytest.fixture(scope="module")
-def outcomes(dataset, tmp_path_factory):
+def weighted_dataset(tmp_path_factory):
+    """Rows with weights, and fewer validation rows than ranks."""
+    folder = str(tmp_path_factory.mktemp("weighted"))
+    weight = SpecEntry(name="w", column="w", dtype="float32", role=Role.WEIGHT)
+    splits = {"train": columns(TRAIN_ROWS, 5), "validation": columns(2, 6)}
+    write_shards(folder, (*dense_entries(SIZE), weight), splits)
+    return folder
+
+
+def make_tasks(folder, weighted_folder, runs, world_size):
+    tasks = {}
+    for (model, function), optimizer, floatx in itertools.product(
+        MODELS.items(), OPTIMIZERS, EPOCHS
+    ):
+        name = f"{model}-{optimizer}-{floatx}"
+        if world_size > 2 and not name.startswith("dense-Adam"):
+            continue
+        tasks[name] = TrainTask(
+            model_fn=function,
+            params={"optimizer": optimizer, "floatx": floatx},
+            dataset=folder,
+            paths=RunPaths(runs=runs, run_id=name),
+            epochs=EPOCHS[floatx],
+            global_batch_size=BATCH,
+            seed=5,
+        )
+    tasks[PADDED] = TrainTask(
+        model_fn=dense,
+        params={"optimizer": "SGD", "floatx": "float64"},
+        dataset=weighted_folder,
+        paths=RunPaths(runs=runs, run_id=PADDED),
+        epochs=3,
+        global_batch_size=BATCH,
+        seed=5,
+        remainder="pad",
+    )
+    return tasks
+
+
+@pytest.fixture(scope="module")
+def outcomes(dataset, weighted_dataset, tmp_path_factory):
     """Train all cases with 1, 2 and 3 workers: one cluster each."""
-    folder, _ = dataset
     by_size = {}
     for world_size in (1, 2, 3):
         runs = str(tmp_path_factory.mktemp(f"runs-{world_size}"))
-        tasks = {}
-        for (model, function), optimizer, floatx in itertools.product(
-            MODELS.items(), OPTIMIZERS, EPOCHS
-        ):
-            name = f"{model}-{optimizer}-{floatx}"
-            if world_size > 2 and not name.startswith("dense-Adam"):
-                continue
-            tasks[name] = TrainTask(
-                model_fn=function,
-                params={"optimizer": optimizer, "floatx": floatx},
-                dataset=folder,
-                paths=RunPaths(runs=runs, run_id=name),
-                epochs=EPOCHS[floatx],
-                global_batch_size=BATCH,
-                seed=5,
-            )
+        tasks = make_tasks(dataset[0], weighted_dataset, runs, world_size)
         by_size[world_size] = run_ranks(run_cases, tasks, world_size=world_size)
     return by_size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_weights_and_padding_are_exact_too(outcomes, world_size):
+    one, many = outcomes[1][0][PADDED], outcomes[world_size][0][PADDED]
+    # 241 rows in steps of 12: the last of 21 steps has one row and is filled up
+    assert one["steps"] == many["steps"] == 3 * 21
+    np.testing.assert_allclose(many["weights"], one["weights"], rtol=1e-9)
+    for name, values in one["history"].items():
+        np.testing.assert_allclose(many["history"][name], values, rtol=1e-6, err_msg=name)
 
 
 @pytest.mark.slow
@@ -182,7 +220,7 @@ def evaluate_alone(value, context):
     """Keras' own figures: one process, all rows in one batch."""
     from spark_dl.schema import FeatureSpec
 
-    columns, weights = value
+    rows, weights = value
     spec = FeatureSpec(entries=dense_entries(SIZE))
     model = dense(spec, {"floatx": "float32", "optimizer": "Adam"})
     shapes = [w.shape for w in model.get_weights()]
@@ -191,9 +229,7 @@ def evaluate_alone(value, context):
     for flat in weights:
         parts = zip(np.split(np.array(flat), borders), shapes, strict=True)
         model.set_weights([part.reshape(shape) for part, shape in parts])
-        size = len(columns["y"])
-        result = model.evaluate(
-            columns["x"], columns["y"], batch_size=size, return_dict=True, verbose=0
-        )
+        size = len(rows["y"])
+        result = model.evaluate(rows["x"], rows["y"], batch_size=size, return_dict=True, verbose=0)
         figures.append({name: float(figure) for name, figure in result.items()})
     return {"figures": figures}
