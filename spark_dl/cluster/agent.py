@@ -79,7 +79,12 @@ class Agent:
         self._error: dict[str, Any] | None = None
         self._has_result = False
         self.stopping = threading.Event()
-        self._channel: Channel = connect(plan.control, plan.secret, timeout_s=plan.timeouts.start_s)
+        self._channel: Channel = connect(
+            # leaves time to say so before the driver gives up
+            plan.control,
+            plan.secret,
+            timeout_s=plan.timeouts.start_s / 3,
+        )
         self._channel.send(
             {"kind": "hello", "rank": task.rank, "host": self.host, "pid": os.getpid()}
         )
@@ -146,6 +151,7 @@ class Agent:
             "attempt": self._plan.attempt,
             "cores": self.task.cores,
             "backend": self._plan.backend,
+            "start_timeout_s": self._plan.timeouts.start_s,
         }
         environ = {"TF_CONFIG": tf_config or spec.tf_config(rank)}
         self.child.start_job({"context": context, "environ": environ}, self._plan.job)
@@ -214,6 +220,7 @@ class Agent:
                 message=self._error["message"],
                 traceback=self._error["traceback"],
                 log_tail=tail,
+                retryable=self._error["retryable"],
             )
         message = "the worker process ended without a result"
         if code == -signal.SIGKILL:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from spark_dl.cluster.agent import Agent, TaskFacts
 from spark_dl.cluster.group import BarrierWorkerGroup
-from spark_dl.cluster.spec import ClusterSpec, PortHolder, source_address
+from spark_dl.cluster.spec import ClusterSpec, PortHolder, join_address, source_address
 from spark_dl.errors import ClusterError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def _form(plan: LaunchPlan, task: TaskFacts, context: BarrierTaskContext) -> Non
     gathered = False
     try:
         with Agent(plan, task) as agent, PortHolder() as holder:
-            address = f"{source_address(plan.control)}:{holder.port}"
+            address = join_address(source_address(plan.control), holder.port)
             gathered = True
             spec = _gather(context, {"address": address})
             agent.run(spec)

@@ -42,8 +42,8 @@ _PEER_ERRORS: Final = frozenset(
 )
 
 
-def _ignore(event: dict[str, Any]) -> None:
-    """Take an event and do nothing with it."""
+def _ignore(_: object) -> None:
+    """Take anything and do nothing with it."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,9 @@ class ChildContext:
         attempt: 1 for the first try of a run.
         cores: CPU cores of the Spark task.
         backend: name of the backend that formed the cluster.
+        start_timeout_s: how long ranks may wait for each other until they can work together.
+        report: sends a JSON-able event to the driver.
+        abort: reports an error and ends the process, from any thread.
     """
 
     rank: int
@@ -65,7 +68,9 @@ class ChildContext:
     attempt: int = 1
     cores: int = 1
     backend: str = ""
+    start_timeout_s: float = 120.0
     report: Callable[[dict[str, Any]], None] = field(default=_ignore, compare=False, repr=False)
+    abort: Callable[[BaseException], None] = field(default=_ignore, compare=False, repr=False)
 
     @property
     def is_chief(self) -> bool:
@@ -126,7 +131,13 @@ def _describe(error: BaseException) -> dict[str, Any]:
         "message": str(error),
         "traceback": "".join(traceback.format_exception(kind, error, trace)),
         "peer": is_peer,
+        "retryable": is_peer or getattr(error, "retryable", False) is True,
     }
+
+
+def _abort(error: BaseException, report: _Events) -> None:
+    report(_describe(error))
+    os._exit(1)
 
 
 def _run(job_fd: int, report: _Events) -> None:
@@ -140,7 +151,10 @@ def _run(job_fd: int, report: _Events) -> None:
     os.environ.update(place["environ"])
     function, value = cloudpickle.loads(job)
     report({"kind": "started", "pid": os.getpid()})
-    result = function(value, ChildContext(**place["context"], report=report))
+    context = ChildContext(
+        **place["context"], report=report, abort=lambda error: _abort(error, report)
+    )
+    result = function(value, context)
     report({"kind": "result", "result": result})
     released.wait()
 

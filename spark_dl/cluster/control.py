@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 #: Connections whose handshake is not over; more are closed at once, so that a flood costs little.
 _MAX_STRANGERS: Final = 256
+#: Rest after a failed accept (too many open files): listening goes on.
+_ACCEPT_PAUSE_S: Final = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,13 +41,11 @@ class Reservations:
 
     required: int
     nodes: dict[int, Message] = field(default_factory=dict)
-    failure: str | None = None
 
     def answer(self, message: Message) -> Message:
         """Answer one request; pure but for the registration itself.
 
-        Requests are ``register`` (a node), ``query`` (are all there?), ``nodes`` (all of them) and
-        ``fail`` (give up).
+        Requests are ``register`` (a node), ``query`` (are all there?) and ``nodes`` (all of them).
         """
         match message.get("kind"):
             case "register":
@@ -57,13 +57,9 @@ class Reservations:
                     "kind": "ready",
                     "ready": len(self.nodes) >= self.required,
                     "missing": sorted(set(range(self.required)) - set(self.nodes)),
-                    "failure": self.failure,
                 }
             case "nodes":
                 return {"kind": "nodes", "nodes": [self.nodes[rank] for rank in sorted(self.nodes)]}
-            case "fail":
-                self.failure = str(message.get("reason", "a node failed"))
-                return {"kind": "ok"}
             case other:
                 return {"kind": "error", "reason": f"unknown request {other!r}"}
 
@@ -88,8 +84,11 @@ class ControlServer:
         self._world_size = world_size
         self._lock = threading.Lock()
         self._agents: dict[int, Channel] = {}
+        self._seen: set[int] = set()
+        self._stop: Message | None = None
         self._strangers = 0
         self._closing = False
+        self._pause = threading.Event()
         self.inbox: queue.SimpleQueue[Envelope] = queue.SimpleQueue()
         self.reservations = Reservations(required=world_size)
         self._socket = socket.create_server((bind, 0), family=_family(bind), backlog=128)
@@ -97,11 +96,15 @@ class ControlServer:
         threading.Thread(target=self._listen, name="spark_dl-control", daemon=True).start()
 
     def _listen(self) -> None:
-        while not self._closing:
+        while True:
             try:
                 sock, peer = self._socket.accept()
-            except OSError:
-                return  # closed by close()
+            except OSError as error:
+                if self._closing:
+                    return
+                logger.warning("control channel: accept failed: %s", error)
+                self._pause.wait(_ACCEPT_PAUSE_S)
+                continue
             with self._lock:
                 full = self._strangers >= _MAX_STRANGERS
                 self._strangers += not full
@@ -159,10 +162,15 @@ class ControlServer:
             msg = f"rank {rank} is outside 0..{self._world_size - 1}"
             raise ChannelRefusedError(msg)
         with self._lock:
-            if rank in self._agents:
-                msg = f"rank {rank} is connected already"
+            if rank in self._seen:
+                # Spark has resubmitted a stage that we count as lost: never two live attempts
+                msg = f"rank {rank} has been here already; a second task of it must end"
                 raise ChannelRefusedError(msg)
+            self._seen.add(rank)
             self._agents[rank] = channel
+            stop = self._stop
+        if stop is not None:
+            channel.send(stop)
         self.inbox.put(Envelope(rank=rank, message=hello))
         try:
             while True:
@@ -174,9 +182,14 @@ class ControlServer:
             self.inbox.put(Envelope(rank=rank, message={"kind": "gone"}))
 
     def broadcast(self, message: Message) -> None:
-        """Send a message to every connected agent; those that are gone are skipped."""
+        """Send a message to every connected agent; those that are gone are skipped.
+
+        A ``stop`` is also sent to agents that connect later.
+        """
         with self._lock:
             agents = list(self._agents.values())
+            if message.get("kind") == "stop":
+                self._stop = message
         for channel in agents:
             with contextlib.suppress(ChannelClosedError):
                 channel.send(message)
@@ -184,6 +197,7 @@ class ControlServer:
     def close(self) -> None:
         """Stop listening and close all connections."""
         self._closing = True
+        self._pause.set()
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes accept()
         self._socket.close()

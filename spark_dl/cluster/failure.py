@@ -12,8 +12,11 @@ from spark_dl.errors import RankFailure, TrainingFailedError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["CAUSE_PATIENCE_S", "Decision", "Verdict", "decide"]
+__all__ = ["CAUSES_MERGE_S", "CAUSE_PATIENCE_S", "Decision", "Verdict", "decide"]
 
+#: How long to wait for more causes once there is one: an error that all ranks meet is told once,
+#: with all of them.
+CAUSES_MERGE_S: Final = 0.3
 #: How long to wait for a cause when all that is known are consequences: a rank that says its peer
 #: is gone, or a lost connection, may be faster than the rank that failed.
 CAUSE_PATIENCE_S: Final = 2.0
@@ -51,6 +54,8 @@ def decide(statuses: Sequence[WorkerStatus], *, trouble_s: float) -> Decision:
     if phases == {RankPhase.DONE}:
         return Decision(verdict=Verdict.RELEASE)
     causes = [s.failure for s in statuses if s.failure is not None and not s.is_consequence]
+    if causes and trouble_s < CAUSES_MERGE_S and len(causes) < len(statuses):
+        return Decision(verdict=Verdict.WAIT)
     if causes:
         return Decision(verdict=Verdict.RAISE, error=TrainingFailedError.from_failures(causes))
     if not phases & {RankPhase.FAILED, RankPhase.LOST} or trouble_s < CAUSE_PATIENCE_S:

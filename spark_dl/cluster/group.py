@@ -43,6 +43,8 @@ _CANCELLED_BY_USER = (
     "was cancelled",
 )
 _NOT_A_RANK = -1
+#: How long agents get to follow a stop request before their Spark job is cancelled.
+_LISTEN_S = 2.0
 _STOP_SETTING = "cluster.stop_timeout_s"
 
 
@@ -77,7 +79,9 @@ def _run_task(
     outcome: dict[str, Any] = {"rank": task.rank, "error": None}
     try:
         form(plan, task, context)
-    except Exception as error:  # noqa: BLE001 - it travels as a row and is raised by the driver
+    except Exception as error:
+        # Spark's log of the task keeps it too: the row is read only once all tasks have ended
+        logger.exception("the agent of rank %d of %s failed", task.rank, plan.name)
         outcome["error"] = f"{type(error).__name__}: {error}"
     yield pa.RecordBatch.from_pydict({"outcome": [json.dumps(outcome)]})
 
@@ -125,6 +129,7 @@ class BarrierWorkerGroup:
         self._statuses = [
             WorkerStatus(rank=rank, heard=time.monotonic()) for rank in range(request.num_workers)
         ]
+        self._polled = time.monotonic()
         self._outcomes: list[dict[str, Any]] | None = None
         self._job_error: BaseException | None = None
         self._thread = self._submit(functools.partial(_run_task, plan, form), backend)
@@ -160,9 +165,15 @@ class BarrierWorkerGroup:
             self._take(self._server.inbox.get(timeout=timeout_s))
         self._drain()
         silence = self._request.timeouts.lost_s
+        now = time.monotonic()
+        if now - self._polled > silence / 2:
+            # it is this driver that was away (a paused machine, a debugger): start counting again
+            for status in self._statuses:
+                status.heard = now
+        self._polled = now
         for status in self._statuses:
             is_live = status.phase in (RankPhase.CONNECTED, RankPhase.RUNNING, RankPhase.DONE)
-            if is_live and time.monotonic() - status.heard > silence:
+            if is_live and now - status.heard > silence:
                 logger.warning(
                     "rank %d on %s has been silent for %g s", status.rank, status.host, silence
                 )
@@ -184,7 +195,7 @@ class BarrierWorkerGroup:
         status.heard = time.monotonic()
         message = envelope.message
         match message.get("kind"):
-            case "hello":
+            case "hello" if status.phase is RankPhase.WAITING:
                 status.phase, status.host = RankPhase.CONNECTED, str(message["host"])
             case "event":
                 if message["event"].get("kind") == "started":
@@ -215,8 +226,7 @@ class BarrierWorkerGroup:
                 f"{self._request.name}: the Spark job of the workers failed: {text.splitlines()[0]}"
             )
             raise ClusterError(msg) from self._job_error
-        errors = [f"rank {o['rank']}: {o['error']}" for o in self._outcomes or () if o["error"]]
-        if errors:
+        if errors := self._agent_errors():
             raise ClusterError("; ".join(errors))
         if any(status.phase is not RankPhase.DONE for status in self._statuses):
             msg = f"{self._request.name}: the Spark job ended before its workers did"
@@ -230,7 +240,7 @@ class BarrierWorkerGroup:
         """Stop every rank: a message first, then the Spark job."""
         logger.info("%s: stopping the workers: %s", self._request.name, reason)
         self._server.broadcast({"kind": "stop", "reason": reason})
-        self._thread.join(timeout=self._request.timeouts.heartbeat_s)
+        self._thread.join(timeout=min(_LISTEN_S, self._request.timeouts.stop_s))
         if self._thread.is_alive():
             # agents that do not listen (still in the rendezvous, or frozen) end with their job
             self._spark.sparkContext.cancelJobGroup(self._group)
@@ -242,12 +252,19 @@ class BarrierWorkerGroup:
             TimeoutExpiredError: the tasks did not end in time.
         """
         timeout_s = self._request.timeouts.stop_s
-        self._thread.join(timeout=timeout_s)
-        if self._thread.is_alive():
-            self._spark.sparkContext.cancelJobGroup(self._group)
+        try:
             self._thread.join(timeout=timeout_s)
-        self._drain()  # the last log lines
-        self._server.close()
+            if self._thread.is_alive():
+                self._spark.sparkContext.cancelJobGroup(self._group)
+                self._thread.join(timeout=timeout_s)
+            self._drain()  # the last log lines
+        finally:
+            self._server.close()
+        for error in self._agent_errors():
+            logger.warning("%s: %s", self._request.name, error)
         if self._thread.is_alive():
             what = "the workers' Spark job to end"
             raise TimeoutExpiredError.waiting_for(what, 2 * timeout_s, _STOP_SETTING)
+
+    def _agent_errors(self) -> list[str]:
+        return [f"rank {o['rank']}: {o['error']}" for o in self._outcomes or () if o["error"]]

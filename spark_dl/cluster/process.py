@@ -113,6 +113,10 @@ class ChildProcess:
                     self._deliver(ChildEvent(kind="log", line=line))
 
     def _wait(self, readers: list[threading.Thread]) -> None:
+        with contextlib.suppress(ChildProcessError):  # close() was faster
+            os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+        # not reaped yet, so that the group's number is still its own: its helpers end with it
+        self.kill()
         code = self._process.wait()
         for reader in readers:
             # what the child still wrote comes first; a grandchild that holds the pipe must not

@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 _POLL_S: Final = 0.1
 #: How long slots may grow when nothing says how many executors will come.
 _SETTLE_S: Final = 10.0
+#: How long busy slots may take to become free; Spark kills a cancelled task's Python after 4 s.
+_RELEASE_S: Final = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,23 +137,31 @@ def wait_for_slots(spark: SparkSession, requested: int | None, *, timeout_s: flo
     conf = dict(spark.sparkContext.getConf().getAll())
     refuse_unsupported(conf)
     expected = expected_slots(conf)
-    if requested is not None and expected is not None and requested > expected:
-        return SlotFacts(total=expected, expected=expected)
-    wanted = requested if requested is not None else expected
 
     def look() -> SlotFacts:
         return SlotFacts(
             total=_jvm.task_slots(spark), busy=_jvm.running_tasks(spark), expected=expected
         )
 
-    return _wait(look, wanted, timeout_s if expected is not None else min(timeout_s, _SETTLE_S))
+    facts = look()
+    if requested is not None and expected is not None and requested > max(expected, facts.total):
+        return facts
+    wanted = max(requested if requested is not None else expected or 1, 1)
+    start_s = timeout_s if expected is not None else min(timeout_s, _SETTLE_S)
+    facts = _wait(look, lambda f: f.total >= wanted, start_s)
+    if facts.total < wanted:
+        return facts
+    # tasks of a run that has just been stopped end within seconds
+    return _wait(look, lambda f: f.free >= wanted, _RELEASE_S)
 
 
-def _wait(look: Callable[[], SlotFacts], wanted: int | None, timeout_s: float) -> SlotFacts:
+def _wait(
+    look: Callable[[], SlotFacts], enough: Callable[[SlotFacts], bool], timeout_s: float
+) -> SlotFacts:
     deadline = time.monotonic() + timeout_s
     pause = threading.Event()
     facts = look()
-    while facts.total < (wanted or 1) and time.monotonic() < deadline:
+    while not enough(facts) and time.monotonic() < deadline:
         pause.wait(_POLL_S)
         facts = look()
     return facts

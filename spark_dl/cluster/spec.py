@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import json
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from spark_dl.errors import ClusterError
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["ClusterSpec", "PortHolder", "source_address"]
+__all__ = ["ClusterSpec", "PortHolder", "join_address", "source_address"]
+
+#: An address that is nowhere (RFC 5737): the way there is the default route. Nothing is sent.
+_ELSEWHERE: Final = ("192.0.2.1", 9)
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,22 @@ class ClusterSpec:
     """
 
     addresses: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Check that the ranks can reach each other at what they have published.
+
+        Raises:
+            ClusterError: some published a loopback address, others did not.
+        """
+        local = [_is_loopback(_host(address)) for address in self.addresses]
+        if any(local) and not all(local):
+            rank = local.index(True)
+            msg = (
+                f"rank {rank} published the loopback address {self.addresses[rank]}, which the "
+                f"others ({', '.join(self.addresses)}) cannot reach: set spark.driver.host to an "
+                "address of the network that the executors share"
+            )
+            raise ClusterError(msg)
 
     @property
     def world_size(self) -> int:
@@ -46,8 +69,24 @@ class ClusterSpec:
 
     def local_rank(self, rank: int) -> int:
         """Return how many lower ranks live on the same host address."""
-        hosts = [address.rpartition(":")[0] for address in self.addresses]
+        hosts = [_host(address) for address in self.addresses]
         return hosts[:rank].count(hosts[rank])
+
+
+def _host(address: str) -> str:
+    return address.rpartition(":")[0].strip("[]")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def join_address(host: str, port: int) -> str:
+    """Return ``host:port``, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def source_address(target: tuple[str, int]) -> str:
@@ -57,6 +96,16 @@ def source_address(target: tuple[str, int]) -> str:
         name that others
     cannot resolve do not matter.
     """
+    source = _source(target)
+    if _is_loopback(source) and not _is_loopback(target[0]):
+        # a task beside the driver, whose host name /etc/hosts maps to loopback: the others need
+        # the address of the network
+        with contextlib.suppress(OSError):
+            source = _source(_ELSEWHERE)
+    return source
+
+
+def _source(target: tuple[str, int]) -> str:
     family, kind, _, _, address = socket.getaddrinfo(*target, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind) as probe:
         probe.connect(address)

@@ -21,7 +21,7 @@ __all__ = ["run_on_cluster"]
 
 logger = logging.getLogger(__name__)
 
-_POLL_S: Final = 0.5
+_POLL_S: Final = 0.2
 
 
 class _Supervisor:
@@ -112,6 +112,12 @@ def run_on_cluster(backend: Backend, request: LaunchRequest) -> list[dict[str, A
     """
     group = backend.launch(request)
     try:
-        return _Supervisor(group, request).watch()
-    finally:
-        group.close()
+        results = _Supervisor(group, request).watch()
+    except BaseException:
+        try:
+            group.close()
+        except Exception:  # the first error says more than that its remains did not go in time
+            logger.exception("%s: the workers could not be stopped cleanly", request.name)
+        raise
+    group.close()
+    return results

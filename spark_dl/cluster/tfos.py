@@ -83,11 +83,8 @@ class _ReservationClient:
         deadline = time.monotonic() + self.plan.timeouts.start_s
         with self._session() as channel:
             while not (answer := channel.request({"kind": "query"}))["ready"]:
-                if answer["failure"] or self.stopping.is_set():
-                    msg = (
-                        "the cluster was not formed: "
-                        f"{answer['failure'] or 'the run is being stopped'}"
-                    )
+                if self.stopping.is_set():
+                    msg = "the cluster was not formed: the run is being stopped"
                     raise ClusterError(msg)
                 if time.monotonic() > deadline:
                     what = f"ranks {answer['missing']} of {self.plan.world_size} to register"
@@ -105,6 +102,8 @@ class _ReservationClient:
 def _import_node() -> types.ModuleType:
     """Import the node module without TensorFlow (600 MB an agent) and its `basicConfig`."""
     name = "tensorflowonspark.TFSparkNode"
+    # at INFO it logs the manager's key
+    logging.getLogger("tensorflowonspark").setLevel(logging.WARNING)
     if name in sys.modules:
         return sys.modules[name]
     root = logging.getLogger()
@@ -119,8 +118,6 @@ def _import_node() -> types.ModuleType:
         root.removeHandler(shield)
         if stand_in:
             del sys.modules["tensorflow"]
-    # at INFO it logs the manager's key
-    logging.getLogger("tensorflowonspark").setLevel(logging.WARNING)
     return module
 
 
@@ -141,6 +138,9 @@ def _replaced(*changes: tuple[Any, str, Any]) -> Iterator[None]:
 def _environment_restored() -> Iterator[None]:
     """Undo changes of the environment: Spark reuses this process for other tasks."""
     before = dict(os.environ)
+    # the node would take a port or a Hadoop from them that this run has not chosen
+    for name in ("TENSORFLOW_PORT", "HADOOP_PREFIX"):
+        os.environ.pop(name, None)
     try:
         yield
     finally:

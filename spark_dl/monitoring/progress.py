@@ -193,6 +193,15 @@ class Progress:
                 self._logged = self._clock()
                 logger.info("%s", snapshot.line())
 
+    def announce(self, text: str) -> None:
+        """Say something once: above the bar where somebody watches, else in the log."""
+        if self._live:
+            from tqdm.auto import tqdm
+
+            tqdm.write(text, file=self._stream)
+        else:
+            logger.info("%s", text)
+
     def close(self) -> None:
         """Leave the line as it is and go to the next; later events are not shown."""
         with self._lock:

@@ -66,11 +66,11 @@ def run_training(job: TrainingJob) -> Run:
         storage.write_atomic(job.paths.manifest, job.dataset.manifest.model_dump_json(indent=2))
         num_workers = _check(job)
         backend = select_backend(job.spark, job.config.cluster.backend)
+        progress = stack.enter_context(Progress())
         board = start_tensorboard(job.config.tensorboard, job.paths.events)
         if board is not None:
             stack.enter_context(board)
-            logger.info("TensorBoard: %s", board.url)
-        progress = stack.enter_context(Progress())
+            progress.announce(f"TensorBoard: {board.url}")
         results = run_on_cluster(backend, _request(job, num_workers, progress, record))
         history = results[0]["history"]
         run = Run(

@@ -10,7 +10,8 @@ import keras
 import numpy as np
 
 from spark_dl.training.checkpoint import CheckpointStore, Position
-from spark_dl.training.metrics import check_reducible, evaluate, reduced_metrics
+from spark_dl.training.metrics import evaluate, reduced_metrics
+from spark_dl.training.model import average_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +51,7 @@ class EpochEnd(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is unty
         self,
         task: TrainTask,
         collective: Collective,
+        steps_per_epoch: int,
         validation: Validation | None,
         log: RunLog | None,
     ) -> None:
@@ -57,6 +59,7 @@ class EpochEnd(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is unty
         super().__init__()
         self._task = task
         self._collective = collective
+        self._steps = steps_per_epoch
         self._validation = validation
         self._log = log
         self._checkpoints = CheckpointStore(task.paths, collective, keep=task.keep_checkpoints)
@@ -64,12 +67,11 @@ class EpochEnd(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is unty
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         """Replace this rank's figures by those of all."""
-        if epoch == 0:
-            check_reducible(self.model)
-        step = int(self.model.optimizer.iterations.numpy())
+        step = (epoch + 1) * self._steps
         train = reduced_metrics(self.model, self._collective)
         self._write("train", train, epoch, step)
         merged = dict(train)
+        average_state(self.model, self._collective)
         if self._validation is not None:
             values = evaluate(
                 self.model, self._validation.mine, self._validation.probe, self._collective

@@ -114,13 +114,13 @@ class CheckpointStore:
         final = self._folder(position.step)
         temporary = f"{final}.tmp"
         rank = self._collective.rank
-        self._write(join(temporary, f"rank-{rank:05d}.npz"), _own(model))
+        self._write(join(temporary, _rank_part(rank)), _own(model))
         self._collective.barrier()
         if rank == 0:
             self._write(join(temporary, "model.npz"), _shared(model))
-            names = self._storage.list(temporary)
+            names = [_rank_part(other) for other in range(self._collective.world_size)]
             parts = {
-                name: _checksum(self._storage.read_bytes(join(temporary, name))) for name in names
+                name: _checksum(self._read_part(temporary, name)) for name in (*names, "model.npz")
             }
             record = Checkpoint(position=position, parts=parts)
             self._storage.write_atomic(
@@ -129,6 +129,16 @@ class CheckpointStore:
             self._storage.commit(temporary, final)
             for step in self.steps()[: -self._keep]:
                 self._storage.remove(self._folder(step))
+
+    def _read_part(self, folder: str, name: str) -> bytes:
+        try:
+            return self._storage.read_bytes(join(folder, name))
+        except StorageError as error:
+            msg = (
+                f"checkpoint part {join(folder, name)} is not visible to the chief: "
+                "the folder of runs must be shared by all executors"
+            )
+            raise StorageError(msg) from error
 
     def _write(self, path: str, arrays: Arrays) -> None:
         buffer = io.BytesIO()
@@ -162,6 +172,10 @@ class CheckpointStore:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 parts[name] = {key: arrays[key] for key in arrays.files}
         return record, parts
+
+
+def _rank_part(rank: int) -> str:
+    return f"rank-{rank:05d}.npz"
 
 
 def _checksum(data: bytes) -> str:

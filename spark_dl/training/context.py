@@ -17,6 +17,8 @@ class RankContext(Protocol):
         rank: 0 is the chief.
         world_size: number of ranks.
         cores: CPU cores of the task.
+        start_timeout_s: how long ranks may wait for each other until they can work together.
+        abort: reports an error and ends the process, from any thread.
         report: sends a JSON-able event to the driver.
     """
 
@@ -31,6 +33,14 @@ class RankContext(Protocol):
     @property
     def cores(self) -> int:
         """CPU cores of the task."""
+
+    @property
+    def start_timeout_s(self) -> float:
+        """How long ranks may wait for each other until they can work together."""
+
+    @property
+    def abort(self) -> Callable[[BaseException], None]:
+        """Reports an error and ends the process, from any thread."""
 
     @property
     def report(self) -> Callable[[dict[str, Any]], None]:

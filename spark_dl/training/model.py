@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from spark_dl.training.collective import Collective
     from spark_dl.training.task import TrainTask
 
-__all__ = ["build_model", "resolve_function"]
+__all__ = ["average_state", "build_model", "equalise", "resolve_function"]
+
+#: Loss reductions whose mean over ranks is not their value over all rows.
+_UNFIT_REDUCTIONS = ("sum", "mean_with_sample_weight")
 
 
 def resolve_function(reference: Callable[..., Any] | str) -> Callable[..., Any]:
@@ -77,11 +80,35 @@ def build_model(task: TrainTask, spec: FeatureSpec, collective: Collective) -> k
             "loss=…) in it"
         )
         raise ConfigError(msg)
+    _check_compiled(model, collective)
     if collective.world_size > 1:
         # XLA cannot compile a step that holds a CPU collective
         model.jit_compile = False
         model.optimizer = distributed(model.optimizer, collective)
     return model
+
+
+def _check_compiled(model: keras.Model, collective: Collective) -> None:
+    """Refuse what would make N workers learn something else than one.
+
+    Raises:
+        ConfigError: naming the argument of `compile`.
+    """
+    if model.steps_per_execution != 1:
+        msg = (
+            f"steps_per_execution={model.steps_per_execution} in compile(): workers must step "
+            "together, one step at a time; leave it out"
+        )
+        raise ConfigError(msg)
+    for loss in keras.tree.flatten(model.loss):
+        reduction = getattr(loss, "reduction", None)
+        if collective.world_size > 1 and reduction in _UNFIT_REDUCTIONS:
+            msg = (
+                f"the loss {loss.name!r} has reduction={reduction!r}: its mean over "
+                f"{collective.world_size} workers is not its value over all rows; "
+                "use 'sum_over_batch_size'"
+            )
+            raise ConfigError(msg)
 
 
 def equalise(model: keras.Model, seed: int, collective: Collective) -> None:
@@ -98,3 +125,28 @@ def equalise(model: keras.Model, seed: int, collective: Collective) -> None:
             [seed & 0xFFFFFFFF, collective.rank, index]
         ).generate_state(1)[0]
         state.assign(np.array([int(entropy) & 0x7FFFFFFF, 0], dtype=np.dtype(state.dtype)))
+
+
+def average_state(model: keras.Model, collective: Collective) -> None:
+    """Give every rank the mean over ranks of the state that no gradient trains.
+
+    Moving statistics (BatchNormalization) differ from rank to rank; validation and export must be
+    of one model. Seeds of random layers and counters stay as they are.
+
+    Args:
+        model: a built model.
+        collective: of this rank.
+    """
+    if collective.world_size == 1:
+        return
+    seeds = {id(state) for state in seed_states(model)}
+    moving = [
+        variable
+        for variable in model.non_trainable_variables
+        if id(variable) not in seeds and np.issubdtype(np.dtype(variable.dtype), np.floating)
+    ]
+    if not moving:
+        return
+    sums = collective.sum_arrays([np.asarray(variable.numpy()) for variable in moving])
+    for variable, total in zip(moving, sums, strict=True):
+        variable.assign(total / collective.world_size)

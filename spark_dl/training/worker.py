@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import os
+import threading
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from spark_dl.errors import TimeoutExpiredError
 from spark_dl.shards import Manifest
 from spark_dl.shards.assignment import Assignment, evaluation_rows
 from spark_dl.training.callbacks import EpochEnd, StepReports, Validation
@@ -13,10 +17,11 @@ from spark_dl.training.collective import Collective, form_collective
 from spark_dl.training.data import ShardReader, evaluation_dataset, training_dataset
 from spark_dl.training.events import RunLog
 from spark_dl.training.export import export_model, takes_bare_input
+from spark_dl.training.metrics import check_reducible
 from spark_dl.training.model import build_model, equalise
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import keras
     import tensorflow as tf
@@ -41,8 +46,27 @@ def train(task: TrainTask, context: RankContext) -> dict[str, Any]:
         ``model_path``.
     """
     # before anything else of TensorFlow runs
-    collective = form_collective(context.rank, context.world_size, cores=context.cores)
+    with _deadline(context):
+        collective = form_collective(context.rank, context.world_size, cores=context.cores)
+        collective.barrier()
     return fit(task, collective, context.report)
+
+
+@contextlib.contextmanager
+def _deadline(context: RankContext) -> Iterator[None]:
+    """End the process when the ranks do not reach each other: TensorFlow would wait for ever."""
+    addresses = json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {})
+    what = f"the workers' TensorFlow servers to reach each other ({addresses})"
+    error = TimeoutExpiredError.waiting_for(
+        what, context.start_timeout_s, "cluster.start_timeout_s"
+    )
+    timer = threading.Timer(context.start_timeout_s, context.abort, [error])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def fit(
@@ -62,10 +86,12 @@ def fit(
     reader = ShardReader(task.dataset, manifest.split(task.train_split))
     batches = training_dataset(reader, assignment, manifest.spec, epochs=task.epochs, bare=bare)
     _build(model, reader, manifest, bare=bare)
+    check_reducible(model)
     equalise(model, task.seed, collective)
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(RunLog(task.paths)) if collective.rank == 0 else None
-        end = EpochEnd(task, collective, _validation(task, manifest, collective, bare=bare), log)
+        validation = _validation(task, manifest, collective, bare=bare)
+        end = EpochEnd(task, collective, assignment.steps_per_epoch, validation, log)
         callbacks: list[keras.callbacks.Callback] = [end]
         if log is not None:
             log.write_graph(model)

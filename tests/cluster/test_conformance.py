@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import time
 
 import pytest
@@ -25,8 +26,6 @@ from spark_dl.errors import (
 pytestmark = pytest.mark.cluster
 
 BACKENDS = {"barrier": BarrierBackend, "tensorflowonspark": TensorFlowOnSparkBackend}
-#: the contract says 5 s; machines that run other things meanwhile get slack
-FAILURE_DEADLINE_S = 15.0
 
 
 @pytest.fixture(params=BACKENDS)
@@ -67,6 +66,14 @@ def fail_on(rank, context):
 def wait_for_ever(value, context):
     context.report({"kind": "pid", "pid": os.getpid(), "agent": os.getppid()})
     time.sleep(600)
+
+
+def descendants(pid):
+    children = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/children") as file:
+            children += [int(child) for child in file.read().split()]
+    return children + [grandchild for child in children for grandchild in descendants(child)]
 
 
 def is_alive(pid):
@@ -112,6 +119,7 @@ def test_tensorflowonspark_is_no_label(cluster_spark):
 
 
 def test_five_runs_in_one_driver_two_of_which_fail(backend):
+    delays = []
     for failing in (None, 1, None, 0, None):
         if failing is None:
             assert [r["rank"] for r in run(backend, describe)] == [0, 1]
@@ -121,12 +129,15 @@ def test_five_runs_in_one_driver_two_of_which_fail(backend):
         ended = time.time()
         failure = caught.value.failures[0]
         assert (failure.rank, failure.error) == (failing, "ValueError")
-        assert ended - float(failure.message.rpartition(" ")[2]) < FAILURE_DEADLINE_S
+        delays.append(ended - float(failure.message.rpartition(" ")[2]))
         text = str(caught.value)
         assert text.startswith(f"[rank {failing} on {failure.host}] ValueError: boom")
         assert "in fail_on" in text
         assert "child.py" not in text
         assert "just before the end" in text
+    # the contract; one of the two may fall into a pause of a shared machine
+    assert min(delays) < 5
+    assert max(delays) < 15
 
 
 def test_a_killed_child_is_reported_with_its_signal(backend):
@@ -154,19 +165,49 @@ def test_a_child_that_leaves_early_is_a_failure(backend):
         run(backend, leave)
 
 
+def test_a_childs_own_processes_end_with_it(backend):
+    def start_helper(value, context):
+        import subprocess
+
+        helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        return {"pids": [os.getpid(), helper.pid]}
+
+    assert_all_end([pid for result in run(backend, start_helper) for pid in result["pids"]])
+
+
+def test_a_resubmitted_stage_is_no_second_attempt(backend):
+    """With one worker on two slots Spark has room to try again at once."""
+    pids = []
+
+    def kill_the_agent(rank, event):
+        if event["kind"] == "pid":
+            pids.append(event["pid"])
+            os.kill(event["agent"], signal.SIGKILL)
+
+    request = LaunchRequest(
+        function=wait_for_ever, value=None, num_workers=1, name="test", on_event=kill_the_agent
+    )
+    with pytest.raises((ClusterError, RetryableTrainingFailedError)):
+        run_on_cluster(backend, request)
+    assert len(pids) == 1
+    assert_all_end(pids)
+
+
 def test_no_child_outlives_a_killed_agent(backend):
-    pids = {}
+    pids, helpers = {}, []
 
     def kill_one_agent(rank, event):
         if event["kind"] == "pid":
             pids[rank] = event
+            helpers.extend(descendants(event["agent"]))
         if len(pids) == 2 and "killed" not in pids:
             pids["killed"] = pids[1]
             os.kill(pids[1]["agent"], signal.SIGKILL)
 
     with pytest.raises((ClusterError, RetryableTrainingFailedError)):
         run(backend, wait_for_ever, on_event=kill_one_agent)
-    assert_all_end([pids[rank]["pid"] for rank in (0, 1)])
+    assert {pids[rank]["pid"] for rank in (0, 1)} <= set(helpers)
+    assert_all_end(helpers)  # TensorFlowOnSpark's manager too
     assert run(backend, describe)
 
 

@@ -15,7 +15,7 @@ import yaml
 import spark_dl
 from spark_dl.storage import JobState, JobStatus
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 ROOT = Path(spark_dl.__file__).parent.parent
 ROWS = 300

@@ -63,8 +63,8 @@ def waiting(spec, params):
     """A model that announces its process and waits until the strangers have been."""
     import keras
 
-    with open(os.path.join(params["folder"], str(os.getpid())), "w"):
-        pass
+    with open(os.path.join(params["folder"], str(os.getpid())), "w") as file:
+        file.write(str(os.getppid()))
     deadline = time.monotonic() + DEADLINE_S
     while not os.path.exists(params["gate"]):
         if time.monotonic() > deadline:
@@ -132,6 +132,10 @@ def test_strangers_get_nowhere(cluster_spark, tmp_path, backend, caplog):
         boards = [pid for pid in descendants(os.getpid()) if "tensorboard" in command_line(pid)]
         control = listening_ports(os.getpid()) - before
         workers = [listening_ports(int(path.name)) for path in pids.iterdir()]
+        agents = {int(path.name): int(path.read_text()) for path in pids.iterdir()}
+        for child, agent in agents.items():
+            for pid in {agent, *descendants(agent)} - {child}:
+                assert not listening_ports(pid), f"{command_line(pid)} listens"
         board = set().union(*(listening_ports(pid) for pid in boards))
         assert len(control) == 1, "the driver listens on the control channel alone"
         assert all(workers), "TensorFlow's own ports"

@@ -108,8 +108,10 @@ def train(dataset, tmp_path):
     return run
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_five_trainings_in_one_driver_two_of_which_fail(train, backend, tmp_path, cluster_spark):
+    delays = []
     for number, role in enumerate([None, "worker", None, "chief", None]):
         run_id = f"run-{number}"
         if role is None:
@@ -120,13 +122,16 @@ def test_five_trainings_in_one_driver_two_of_which_fail(train, backend, tmp_path
             train(fail_on_rank, params={"role": role}, backend=backend, run_id=run_id)
         rank = 0 if role == "chief" else 1
         assert [failure.rank for failure in caught.value.failures] == [rank]
-        assert time.time() - float(re.search(r"boom at (\S+)", str(caught.value))[1]) < 15
+        delays.append(time.time() - float(re.search(r"boom at (\S+)", str(caught.value))[1]))
         assert "in fail_on_rank" in str(caught.value)
         assert "about to fail" in str(caught.value)
         status = JobStatus.read(RunPaths(runs=str(tmp_path / "runs"), run_id=run_id).status)
         assert status.status is JobState.FAILED
         assert (status.error.rank, status.error.retryable) == (rank, False)
     assert cluster_spark.range(5).count() == 5
+    # the contract; one of the two may fall into a pause of a shared machine
+    assert min(delays) < 5
+    assert max(delays) < 15
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -241,7 +246,7 @@ def get(url):
 
 
 def test_tensorboard_shows_both_curves_while_training_runs(train, tmp_path, caplog):
-    caplog.set_level(logging.INFO, logger="spark_dl.pipeline.training")
+    caplog.set_level(logging.INFO, logger="spark_dl.monitoring.progress")
     gate = tmp_path / "gate"
     outcome = {}
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import socket
 
 import pytest
 
-from spark_dl.cluster.failure import CAUSE_PATIENCE_S, Verdict, decide
+from spark_dl.cluster.failure import CAUSE_PATIENCE_S, CAUSES_MERGE_S, Verdict, decide
 from spark_dl.cluster.resources import (
     SlotFacts,
     choose_num_workers,
@@ -18,6 +19,7 @@ from spark_dl.cluster.select import ExecutorFacts, choose_backend
 from spark_dl.cluster.spec import ClusterSpec, PortHolder, source_address
 from spark_dl.cluster.status import TRANSITIONS, RankPhase, RunState, WorkerStatus
 from spark_dl.errors import (
+    ClusterError,
     ConfigError,
     InternalError,
     RankFailure,
@@ -27,7 +29,7 @@ from spark_dl.errors import (
 )
 
 USER_ERROR = RankFailure(rank=1, host="h1", error="ValueError", message="boom")
-PEER_GONE = RankFailure(rank=0, host="h0", error="UnavailableError", message="peer")
+PEER_GONE = RankFailure(rank=0, host="h0", error="UnavailableError", message="peer", retryable=True)
 
 
 def status(rank, phase, failure=None, *, is_consequence=False):
@@ -59,13 +61,16 @@ def test_all_done_releases():
     )
 
 
-def test_a_user_error_is_raised_at_once():
-    decision = decide(
-        [status(0, RankPhase.RUNNING), status(1, RankPhase.FAILED, USER_ERROR)], trouble_s=0
-    )
+def test_a_user_error_is_raised_once_others_had_a_moment_to_join():
+    ranks = [status(0, RankPhase.RUNNING), status(1, RankPhase.FAILED, USER_ERROR)]
+    assert decide(ranks, trouble_s=0).verdict is Verdict.WAIT
+    decision = decide(ranks, trouble_s=CAUSES_MERGE_S)
     assert isinstance(decision.error, TrainingFailedError)
     assert not decision.error.retryable
     assert str(decision.error).startswith("[rank 1 on h1] ValueError: boom")
+    ranks[0] = status(0, RankPhase.FAILED, dataclasses.replace(USER_ERROR, rank=0, host="h0"))
+    merged = decide(ranks, trouble_s=0).error
+    assert str(merged) == "[rank 0, 1 on h0, h1] ValueError: boom"
 
 
 def test_a_consequence_waits_for_its_cause():
@@ -86,6 +91,7 @@ def test_a_consequence_without_a_cause_is_raised_in_the_end():
     ]
     decision = decide(ranks, trouble_s=CAUSE_PATIENCE_S)
     assert [f.rank for f in decision.error.failures] == [0]
+    assert decision.error.retryable
 
 
 def test_a_lost_rank_is_worth_a_retry():
@@ -190,3 +196,17 @@ def test_a_held_port_is_taken_for_all_but_its_heir():
 
 def test_the_published_address_is_the_one_towards_the_driver():
     assert source_address(("127.0.0.1", 1)) == "127.0.0.1"
+
+
+def test_a_loopback_address_among_others_is_refused_by_rank():
+    with pytest.raises(ClusterError, match=r"rank 1 published the loopback address 127\.0\.0\.1:2"):
+        ClusterSpec(("10.0.0.1:1", "127.0.0.1:2"))
+    assert ClusterSpec(("127.0.0.1:1", "[::1]:2")).local_rank(1) == 0
+
+
+def test_beside_a_driver_with_a_loopback_name_the_networks_address_is_published(
+    monkeypatch,
+):
+    sources = {"driver.example": "127.0.0.1", "192.0.2.1": "10.0.0.7"}
+    monkeypatch.setattr("spark_dl.cluster.spec._source", lambda target: sources[target[0]])
+    assert source_address(("driver.example", 1)) == "10.0.0.7"
