@@ -26,7 +26,7 @@ from pyspark.sql import functions as sf
 from spark_dl.inference import predict
 from spark_dl.schema import FeatureSpec, SpecEntry
 from spark_dl.session import embedded_session
-from spark_dl.testing.models import export_model
+from spark_dl.training.export import export_model
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -53,7 +53,7 @@ def write_model(folder: str) -> str:
     spec = FeatureSpec(entries=(SpecEntry(name="x", column="x", dtype="float32", shape=(WIDTH,)),))
     x = keras.Input((WIDTH,), name="x")
     model = keras.Model({"x": x}, keras.layers.Dense(OUTPUTS)(x))
-    return export_model(model, os.path.join(folder, "model"), spec)
+    return export_model(model, spec, os.path.join(folder, "model"), run_id="benchmark")
 
 
 def table(spark: SparkSession, folder: str, rows: int, *, texts: int) -> DataFrame:
