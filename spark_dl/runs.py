@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,8 @@ class Run:
     Attributes:
         run_id: its name.
         path: its directory.
-        history: metrics over all workers, one value an epoch: ``loss``, ``val_loss`` and so on.
+        history: metrics over all workers, one value an epoch: ``loss``, ``val_loss`` and so on;
+            NaN where a value was not finite.
         metrics: the last value of each.
         model_path: folder of the exported version.
         tensorboard_url: where TensorBoard was, or still is if it was kept; `None` without it.
@@ -103,7 +105,7 @@ def finished_run(paths: RunPaths) -> Run | None:
         run_id=paths.run_id,
         path=paths.root,
         history=_history(storage.read_text(paths.metrics)),
-        metrics=status.metrics,
+        metrics={name: _number(value) for name, value in status.metrics.items()},
         model_path=paths.model(max(versions)),
     )
 
@@ -154,5 +156,10 @@ def _history(lines: str) -> dict[str, list[float]]:
         if record["scope"] == "epoch":
             prefix = "" if record["split"] == "train" else "val_"
             for name in record.keys() - known:
-                history.setdefault(prefix + name, []).append(record[name])
+                history.setdefault(prefix + name, []).append(_number(record[name]))
     return history
+
+
+def _number(value: float | None) -> float:
+    """Return a value from JSON, which holds null where a number is not finite."""
+    return math.nan if value is None else value

@@ -135,8 +135,10 @@ def _failed(job: str, error: BaseException) -> int:
 
 
 def _last_line(result: dict[str, Any]) -> None:
+    # JSON has no NaN and no infinity, though Python writes them: null, as in status.json
+    strict = json.loads(json.dumps(result), parse_constant=lambda _name: None)
     sys.stderr.flush()
-    sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.write(json.dumps(strict) + "\n")
     sys.stdout.flush()
 
 

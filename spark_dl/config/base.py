@@ -4,20 +4,50 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+import numpy as np
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from spark_dl.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Flag", "PositiveInt", "PositiveSeconds", "Section", "Text", "build"]
+__all__ = ["Flag", "Params", "PositiveInt", "PositiveSeconds", "Section", "Text", "build"]
 
 # Strict, because YAML has types: `epochs: "5"` and `epochs: yes` are mistakes, not fives and ones.
 Flag = Annotated[bool, Field(strict=True)]
 PositiveInt = Annotated[int, Field(strict=True, gt=0)]
 PositiveSeconds = Annotated[float, Field(strict=True, gt=0)]
 Text = Annotated[str, Field(strict=True, min_length=1)]
+
+
+def _as_yaml(params: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what YAML cannot hold, by name."""
+    plain = {name: _plain(value) for name, value in params.items()}
+    for name, value in plain.items():
+        try:
+            yaml.safe_dump(value)
+        except yaml.YAMLError:
+            msg = (
+                f"{name} is or holds a value that YAML cannot (got {type(value).__name__}), but "
+                "job.yaml keeps the params: give numbers, texts, booleans, dates, null, lists or "
+                "mappings"
+            )
+            raise ValueError(msg) from None
+    return plain
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 (params hold anything)
+    """Turn NumPy's scalars into Python's, also inside lists and mappings."""
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+Params = Annotated[dict[str, Any], AfterValidator(_as_yaml)]
 
 
 class Section(BaseModel):

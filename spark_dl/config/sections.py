@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from spark_dl.config.base import Flag, PositiveInt, PositiveSeconds, Section, Text
+from spark_dl.config.base import Flag, Params, PositiveInt, PositiveSeconds, Section, Text
 
 if TYPE_CHECKING:
     from typing import Self
@@ -131,7 +131,7 @@ class ModelConfig(Section):
     """
 
     fn: Text
-    params: dict[str, Any] = Field(default_factory=dict)
+    params: Params = Field(default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -160,7 +160,8 @@ class TrainingConfig(Section):
         epochs: passes over the training split. One by default, which is what a first try wants.
         global_batch_size: rows of one step over all workers together, so that the result does not
             depend on their number; must be divisible by it. 32 as in Keras.
-        seed: seed of weights, shuffling and dropout. A constant, so that a rerun learns the same.
+        seed: seed of weights, shuffling and dropout, below 2**32 as NumPy and Keras want it. A
+            constant, so that a rerun learns the same.
         shuffle: whether each epoch has an order of its own; on, as stochastic gradient descent
             wants it.
         remainder: what happens to rows that fill no whole step: ``drop`` leaves them out of that
@@ -174,7 +175,7 @@ class TrainingConfig(Section):
 
     epochs: PositiveInt = 1
     global_batch_size: PositiveInt = 32
-    seed: Annotated[int, Field(strict=True, ge=0)] = 0
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = 0
     shuffle: Flag = True
     remainder: Literal["drop", "pad"] = "drop"
     log_every_steps: PositiveInt = 50
@@ -267,8 +268,10 @@ class OutputConfig(Section):
         format: its format. Delta by default: only there a rerun of the same `scoring_id` can add
             nothing.
         mode: ``append`` (default: never destroys anything) or ``overwrite``.
-        scoring_id: name of this scoring; by default a hash of model, table, version, filter and
-            output, so that the same question is answered once and tomorrow's rows are scored anew.
+        scoring_id: name of this scoring; by default a hash of model, table, version, filter (with
+            ``infer.split``, also the dataset) and output, so that the same question is answered
+            once and tomorrow's rows are scored anew. Where there are no versions (Parquet, a
+            query), a hash of the rows stands for the version, which reads them once more.
     """
 
     path: Text

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from spark_dl.errors import ConfigError, ModelError, StorageError, did_you_mean
 from spark_dl.inference.model import open_model
-from spark_dl.storage import JobState, JobStatus, RunPaths, Storage, join, normalise
+from spark_dl.storage import JobState, JobStatus, RunPaths, Storage, finite, join, normalise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,11 +61,17 @@ def metric_mode(metric: str) -> Literal["min", "max"]:
 def best_run(runs: Sequence[JobStatus], metric: str) -> JobStatus:
     """Return the run with the best final value of `metric`; of equals the one that ended last.
 
+    A run that diverged, so that its value is not finite, is left out.
+
     Raises:
-        ModelError: no run has that metric.
+        ModelError: no run has that metric, or all that have it diverged.
     """
     known = sorted({name for run in runs for name in run.metrics})
-    scored = [run for run in runs if metric in run.metrics]
+    values = [(finite(run.metrics).get(metric), run) for run in runs]
+    scored = [(value, run) for value, run in values if value is not None]
+    if not scored and metric in known:
+        msg = f"the metric {metric!r} is finite in no run: all that have it diverged"
+        raise ModelError(msg)
     if not scored:
         msg = (
             f"no run has the metric {metric!r}{did_you_mean(metric, known)} "
@@ -74,7 +80,7 @@ def best_run(runs: Sequence[JobStatus], metric: str) -> JobStatus:
         )
         raise ModelError(msg)
     sign = -1.0 if metric_mode(metric) == "min" else 1.0
-    return max(scored, key=lambda run: (sign * run.metrics[metric], run.ended or ""))
+    return max(scored, key=lambda pair: (sign * pair[0], pair[1].ended or ""))[1]
 
 
 def resolve_model(

@@ -10,14 +10,14 @@ __all__ = ["default_scoring_id", "random_scoring_id"]
 
 
 def default_scoring_id(
-    checksum: str, *, table: str, version: int | None, where: str | None, output: str
+    checksum: str, *, table: str, version: int | str, where: str | None, output: str
 ) -> str:
-    """Return a table's scoring id: equal for a rerun, another for tomorrow's version.
+    """Return a table's scoring id: equal for a rerun, another for tomorrow's rows.
 
     Args:
         checksum: checksum of the model's folder.
         table: path or name of the table.
-        version: its pinned version, `None` where the format has none.
+        version: its pinned version; where the format has none, what identifies its rows.
         where: the filter on it.
         output: path or name of the table of predictions.
 

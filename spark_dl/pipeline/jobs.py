@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from spark_dl import __version__
@@ -13,6 +14,7 @@ from spark_dl.runs import Record, recorded
 from spark_dl.schema import Feature
 from spark_dl.shards import Manifest, Source
 from spark_dl.shards.dataset import Dataset
+from spark_dl.shards.identity import identify_rows
 from spark_dl.shards.selection import rows_of_split
 from spark_dl.storage import JobState, RunPaths, new_run_id
 
@@ -22,10 +24,12 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from spark_dl.config import JobConfig
-    from spark_dl.inference import ExportedModel
+    from spark_dl.inference import ExportedModel, ModelRef
     from spark_dl.tables import PinnedTable
 
 __all__ = ["run_infer", "run_prepare", "run_train"]
+
+logger = logging.getLogger(__name__)
 
 
 def run_prepare(config: JobConfig, spark: SparkSession) -> dict[str, Any]:
@@ -114,7 +118,7 @@ def run_infer(config: JobConfig, spark: SparkSession) -> dict[str, Any]:
         What the job's last line says: ``status``, ``model_path``, ``scoring_id``, ``output`` and
         ``rows``.
     """
-    from spark_dl.inference import default_scoring_id, open_model, resolve_model, task_error
+    from spark_dl.inference import open_model, resolve_model, task_error
     from spark_dl.tables import read_table, write_table
 
     config.check_for("infer")
@@ -129,8 +133,8 @@ def run_infer(config: JobConfig, spark: SparkSession) -> dict[str, Any]:
             spark, required(config.infer.table or config.table, "table", job="infer")
         )
         rows, where = _rows_to_score(config, table)
-        scoring_id = output.scoring_id or default_scoring_id(
-            ref.checksum, table=table.table, version=table.version, where=where, output=output.path
+        scoring_id = output.scoring_id or _scoring_id(
+            rows, ref, table, where=where, output=output.path
         )
         predictions = predict(rows, ref.path, scoring_id=scoring_id)
         properties = _properties(open_model(ref.path), table)
@@ -155,13 +159,36 @@ def run_infer(config: JobConfig, spark: SparkSession) -> dict[str, Any]:
 
 
 def _rows_to_score(config: JobConfig, table: PinnedTable) -> tuple[DataFrame, str | None]:
-    """Return the rows that `infer` scores, and the filter that chose them."""
+    """Return the rows that `infer` scores, and what chose them."""
     split = config.infer.split
     if split is None:
         return table.df, table.where
     manifest = Manifest.read(required(config.dataset, "dataset", job="infer").path)
-    where = f"({table.where}) and split = {split}" if table.where else f"split = {split}"
+    # datasets differ in which rows their splits of one name hold
+    chosen = f"split = {split} of {manifest.fingerprint}"
+    where = f"({table.where}) and {chosen}" if table.where else chosen
     return rows_of_split(table.df, manifest, split), where
+
+
+def _scoring_id(
+    rows: DataFrame, ref: ModelRef, table: PinnedTable, *, where: str | None, output: str
+) -> str:
+    """Return an id that is the same for the same rows: without versions, their content tells."""
+    from spark_dl.inference import default_scoring_id, random_scoring_id
+
+    version = identify_rows(rows) if table.version is None else table.version
+    if version is None:
+        scoring_id = random_scoring_id()
+        logger.warning(
+            "%s has no versions and nothing tells its rows apart from other ones: this scoring is "
+            "a new one, %s; set `output.scoring_id` for reruns that add nothing",
+            table.table,
+            scoring_id,
+        )
+        return scoring_id
+    return default_scoring_id(
+        ref.checksum, table=table.table, version=version, where=where, output=output
+    )
 
 
 def _properties(model: ExportedModel, table: PinnedTable) -> dict[str, str]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 import uuid
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from spark_dl import __version__
 from spark_dl._jvm import brief_cause
-from spark_dl.errors import DataError, ManifestError, SchemaError
+from spark_dl.errors import DataError, ManifestError, SchemaError, StorageError
 from spark_dl.schema.derive import derive_spec, select_columns
 from spark_dl.shards.checks import Content, SplitFacts, inspect_rows
 from spark_dl.shards.dataset import Dataset
@@ -33,6 +34,9 @@ __all__ = ["write_dataset"]
 logger = logging.getLogger(__name__)
 
 _DATA_PREFIX: Final = "data-"
+#: Shards that no manifest names and that have not changed for so long were left by a killed
+#: prepare; younger ones may be those of another prepare, which is about to commit them.
+_LEFT_AFTER: Final = timedelta(hours=1)
 
 
 def write_dataset(  # noqa: PLR0913  the façade's `prepare`, one keyword a setting
@@ -179,20 +183,42 @@ def _write(
             fingerprint=plan.fingerprint(source),
             spark_dl_version=__version__,
         )
+        _refuse_lost(storage, manifest, plan.path)
+        before = _existing(plan.path)
         manifest.write(plan.path)
     except BaseException:
         storage.remove(join(plan.path, data))
         raise
-    _sweep(storage, plan.path, keep=data)
+    for folder in _folders(before) - {data}:
+        storage.remove(join(plan.path, folder))
     logger.info("wrote %s: %s rows in %d shards", plan.path, totals, len(shards))
     return manifest
 
 
-def _sweep(storage: Storage, path: str, keep: str | None = None) -> None:
-    """Remove shards that no manifest speaks for: of failed tries and of the dataset before."""
-    current = _existing(path)
-    kept = {shard.path.split("/")[0] for shard in current.shards} if current else set()
+def _refuse_lost(storage: Storage, manifest: Manifest, path: str) -> None:
+    """Check that the shards still exist: somebody may have removed them meanwhile."""
+    there = set(storage.files(path))
+    lost = [shard.path for shard in manifest.shards if shard.path not in there]
+    if lost:
+        msg = (
+            f"{path}: {len(lost)} of {len(manifest.shards)} shards were removed while they were "
+            f"being written (first: {lost[0]}); nothing was committed, run prepare again"
+        )
+        raise StorageError(msg)
+
+
+def _folders(manifest: Manifest | None) -> set[str]:
+    """Return the names of the folders, below the dataset's, that hold a manifest's shards."""
+    return {shard.path.split("/")[0] for shard in manifest.shards} if manifest else set()
+
+
+def _sweep(storage: Storage, path: str) -> None:
+    """Remove shards that no manifest speaks for and that nobody is writing any more."""
+    kept = _folders(_existing(path))
     for name in storage.list(path):
-        if name.startswith(_DATA_PREFIX) and name not in kept and name != keep:
+        if not name.startswith(_DATA_PREFIX) or name in kept:
+            continue
+        changed = storage.last_change(join(path, name))
+        if changed is not None and datetime.now(UTC) - changed > _LEFT_AFTER:
             logger.info("removing %s, which belongs to no dataset", join(path, name))
             storage.remove(join(path, name))

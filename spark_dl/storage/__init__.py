@@ -9,13 +9,14 @@ from spark_dl.storage.filesystem import (
     spark_uri,
 )
 from spark_dl.storage.paths import RunPaths, new_run_id
-from spark_dl.storage.status import JobState, JobStatus
+from spark_dl.storage.status import JobState, JobStatus, finite
 
 __all__ = [
     "JobState",
     "JobStatus",
     "RunPaths",
     "Storage",
+    "finite",
     "is_local",
     "join",
     "local_path",

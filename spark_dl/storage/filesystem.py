@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import posixpath
 import uuid
+from datetime import UTC
 from typing import IO, TYPE_CHECKING, Any
 
 import fsspec
@@ -18,6 +19,8 @@ import fsspec
 from spark_dl.errors import StorageError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from fsspec.spec import AbstractFileSystem
 
 __all__ = ["Storage", "is_local", "join", "local_path", "normalise", "spark_uri"]
@@ -135,6 +138,17 @@ class Storage:
         """Return the paths of all files below `folder`, relative to it, sorted."""
         root = self._fs._strip_protocol(folder).rstrip("/") + "/"  # noqa: SLF001 - fsspec's own name
         return sorted(str(path).removeprefix(root) for path in self._fs.find(folder))
+
+    def last_change(self, folder: str) -> datetime | None:
+        """Return when a folder or anything in it last changed, in UTC; `None` if nobody knows."""
+        times = []
+        for path in (folder, *self._fs.find(folder, withdirs=True)):
+            try:
+                time: datetime = self._fs.modified(path)
+            except (OSError, NotImplementedError, KeyError):  # gone already, or it has no time
+                continue
+            times.append(time if time.tzinfo else time.replace(tzinfo=UTC))
+        return max(times, default=None)
 
     def list(self, path: str) -> list[str]:
         """Return the names in a folder, sorted; empty when there is no such folder."""

@@ -6,20 +6,40 @@ this file does.
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from spark_dl.errors import SparkDLError, TrainingFailedError
 from spark_dl.storage.filesystem import Storage
 
-__all__ = ["JobState", "JobStatus", "StatusError", "now"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["JobState", "JobStatus", "StatusError", "finite", "now"]
 
 
 def now() -> str:
     """Return the time in UTC as ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def finite(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Return metrics as JSON can hold them: `None` where a value is not finite.
+
+    JSON has no NaN and no infinity; a training that diverged has both.
+
+    Example:
+        >>> finite({"loss": float("nan"), "accuracy": 0.5})
+        {'loss': None, 'accuracy': 0.5}
+    """
+    return {
+        name: value if value is not None and math.isfinite(value) else None
+        for name, value in metrics.items()
+    }
 
 
 class JobState(StrEnum):
@@ -65,7 +85,11 @@ class StatusError(BaseModel):
 
 
 class JobStatus(BaseModel):
-    """The content of `status.json`."""
+    """The content of `status.json`.
+
+    Attributes:
+        metrics: the last value of each; `None` where it was not finite.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -76,7 +100,7 @@ class JobStatus(BaseModel):
     started: str = Field(default_factory=now)
     ended: str | None = None
     error: StatusError | None = None
-    metrics: dict[str, float] = Field(default_factory=dict)
+    metrics: dict[str, float | None] = Field(default_factory=dict)
     cost: dict[str, float] = Field(default_factory=dict)
 
     def write(self, path: str) -> None:
@@ -88,10 +112,10 @@ class JobStatus(BaseModel):
         """Read the file."""
         return cls.model_validate_json(Storage(path).read_bytes(path))
 
-    def succeeded(self, metrics: dict[str, float]) -> JobStatus:
+    def succeeded(self, metrics: Mapping[str, float]) -> JobStatus:
         """Return the status of a job that ended well."""
         return self.model_copy(
-            update={"status": JobState.SUCCEEDED, "ended": now(), "metrics": metrics}
+            update={"status": JobState.SUCCEEDED, "ended": now(), "metrics": finite(metrics)}
         )
 
     def failed(self, error: BaseException, *, cancelled: bool = False) -> JobStatus:

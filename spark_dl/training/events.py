@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 import keras
 import tensorflow as tf
 
-from spark_dl.storage import Storage, join, local_path
+from spark_dl.storage import Storage, finite, join, local_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,7 +61,7 @@ class RunLog:
             "step": step,
             "split": split,
             "scope": scope,
-            **metrics,
+            **finite(metrics),
         }
         self._metrics.write(json.dumps(record) + "\n")
         writer = self._writer(split)

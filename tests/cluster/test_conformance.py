@@ -22,6 +22,7 @@ from spark_dl.errors import (
     TimeoutExpiredError,
     TrainingFailedError,
 )
+from spark_dl.testing import descendants, is_alive
 
 pytestmark = pytest.mark.cluster
 
@@ -66,22 +67,6 @@ def fail_on(rank, context):
 def wait_for_ever(value, context):
     context.report({"kind": "pid", "pid": os.getpid(), "agent": os.getppid()})
     time.sleep(600)
-
-
-def descendants(pid):
-    children = []
-    for task in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{task}/children") as file:
-            children += [int(child) for child in file.read().split()]
-    return children + [grandchild for child in children for grandchild in descendants(child)]
-
-
-def is_alive(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def assert_all_end(pids, deadline_s=30):

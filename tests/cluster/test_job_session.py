@@ -52,6 +52,7 @@ def facts(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -14,6 +14,7 @@ import time
 import pytest
 
 import spark_dl
+from spark_dl.testing import descendants
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -44,14 +45,6 @@ def listening_ports(pid):
             rows = [line.split() for line in list(lines)[1:]]
         ports |= {int(r[1].rpartition(":")[2], 16) for r in rows if r[3] == "0A" and r[9] in inodes}
     return ports
-
-
-def descendants(pid):
-    children = []
-    for task in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{task}/children") as file:
-            children += [int(child) for child in file.read().split()]
-    return children + [grandchild for child in children for grandchild in descendants(child)]
 
 
 def command_line(pid):

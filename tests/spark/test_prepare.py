@@ -6,6 +6,8 @@ import datetime as dt
 import logging
 import os
 import re
+import shutil
+import time
 
 import pytest
 from chispa import assert_df_equality
@@ -13,7 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import functions as sf
 
-from spark_dl.errors import ConfigError, DataError, ManifestError, SchemaError, ShardError
+from spark_dl.errors import (
+    ConfigError,
+    DataError,
+    ManifestError,
+    SchemaError,
+    ShardError,
+    StorageError,
+)
 from spark_dl.schema import Feature
 from spark_dl.shards import Manifest, Source, prepare
 from spark_dl.shards.dataset import Dataset
@@ -282,9 +291,37 @@ def test_a_dataset_that_lost_a_shard_is_written_anew(spark, tmp_path, caplog):
     assert checksums(second) == checksums(first)
 
 
+def half_written(path, name, *, age_s):
+    """Make what a prepare that has not committed leaves, last changed `age_s` seconds ago."""
+    folder = path / name / "split=train"
+    folder.mkdir(parents=True)
+    (folder / "part-0").write_text("half")
+    then = time.time() - age_s
+    for changed in (folder / "part-0", folder, folder.parent):
+        os.utime(changed, (then, then))
+
+
+def test_a_concurrent_prepare_s_shards_are_left_to_it(spark, tmp_path):
+    half_written(tmp_path, "data-0123456789ab", age_s=600)
+    write(numbers(spark), tmp_path)
+    assert (tmp_path / "data-0123456789ab" / "split=train" / "part-0").exists()
+
+
+def test_shards_that_were_removed_meanwhile_are_not_committed(spark, tmp_path, monkeypatch):
+    def sweep_all(*arguments):
+        compared(*arguments)
+        for folder in tmp_path.glob("d/data-*"):
+            shutil.rmtree(folder)
+
+    compared = prepare.compare
+    monkeypatch.setattr(prepare, "compare", sweep_all)
+    with pytest.raises(StorageError, match="shards were removed while"):
+        write(numbers(spark), tmp_path / "d")
+    assert nothing_complete(tmp_path / "d")
+
+
 def test_leftovers_of_a_killed_try_are_removed_and_other_files_stay(spark, tmp_path):
-    (tmp_path / "data-0123456789ab" / "split=train").mkdir(parents=True)
-    (tmp_path / "data-0123456789ab" / "split=train" / "part-0").write_text("half")
+    half_written(tmp_path, "data-0123456789ab", age_s=4000)
     (tmp_path / "notes.txt").write_text("mine")
     dataset = write(numbers(spark), tmp_path)
     own = dataset.manifest.shards[0].path.split("/")[0]

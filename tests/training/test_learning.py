@@ -24,22 +24,26 @@ BATCH = 12
 EPOCHS = {"float64": 10, "float32": 1}
 
 
+def compiled(inputs, hidden, params):
+    import keras
+
+    outputs = keras.layers.Dense(1, activation="sigmoid")(hidden)
+    model = keras.Model(inputs, outputs)
+    settings = {"class_name": params["optimizer"], "config": {"learning_rate": 0.01}}
+    model.compile(
+        optimizer=keras.optimizers.get(settings),
+        loss="binary_crossentropy",
+        metrics=["accuracy", keras.metrics.AUC(name="auc")],
+    )
+    return model
+
+
 def dense(spec, params):
     import keras
 
     keras.config.set_floatx(params["floatx"])
     inputs = keras.Input(spec["x"].shape, name="x")
-    hidden = keras.layers.Dense(24, activation="tanh")(inputs)
-    outputs = keras.layers.Dense(1, activation="sigmoid")(hidden)
-    model = keras.Model(inputs, outputs)
-    model.compile(
-        optimizer=keras.optimizers.get(
-            {"class_name": params["optimizer"], "config": {"learning_rate": 0.01}}
-        ),
-        loss="binary_crossentropy",
-        metrics=["accuracy", keras.metrics.AUC(name="auc")],
-    )
-    return model
+    return compiled(inputs, keras.layers.Dense(24, activation="tanh")(inputs), params)
 
 
 def cnn(spec, params):
@@ -49,17 +53,7 @@ def cnn(spec, params):
     inputs = keras.Input(spec["x"].shape, name="x")
     image = keras.layers.Reshape((4, 4, 1))(inputs)
     image = keras.layers.Conv2D(6, 2, activation="relu")(image)
-    image = keras.layers.Flatten()(image)
-    outputs = keras.layers.Dense(1, activation="sigmoid")(image)
-    model = keras.Model(inputs, outputs)
-    model.compile(
-        optimizer=keras.optimizers.get(
-            {"class_name": params["optimizer"], "config": {"learning_rate": 0.01}}
-        ),
-        loss="binary_crossentropy",
-        metrics=["accuracy", keras.metrics.AUC(name="auc")],
-    )
-    return model
+    return compiled(inputs, keras.layers.Flatten()(image), params)
 
 
 def normalised(spec, params):

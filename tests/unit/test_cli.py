@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -55,6 +56,15 @@ def test_a_job_that_ends_well_exits_0_and_tells_in_its_last_line(pipeline, capsy
     )
     assert run_job("train", [*TRAIN, "--set", "training.epochs=3"]) == 0
     assert last_line(capsys) == {"job": "train", "run_id": "r1", "status": "succeeded", "n": 3}
+
+
+def test_the_last_line_is_json_also_when_a_run_diverged(pipeline, capsys):
+    metrics = {"loss": math.nan, "val_loss": -math.inf, "mae": [math.inf, 1.5]}
+    pipeline(lambda job, config: {"metrics": metrics, "note": "NaN"})
+    assert run_job("train", TRAIN) == 0
+    line = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert line["metrics"] == {"loss": None, "val_loss": None, "mae": [None, 1.5]}
+    assert line["note"] == "NaN"
 
 
 def test_backend_is_short_for_a_setting(pipeline, capsys):

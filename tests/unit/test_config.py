@@ -6,6 +6,7 @@ import json
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -267,6 +268,30 @@ def test_required_names_the_section():
 def test_build_names_where_values_came_from():
     with pytest.raises(ConfigError, match=r"train\(\): epochs: input should be greater than 0"):
         build(TrainingConfig, {"epochs": 0}, where="train()")
+
+
+def test_numpy_s_numbers_are_numbers(config_file):
+    params = {"rate": np.float32(0.5), "width": [np.int64(3)], "deep": {"on": np.bool_(True)}}
+    values = {"model": {"fn": "a:b", "params": params}}
+    config = build(JobConfig, values, where="train()")
+    assert config.model.params == {"rate": 0.5, "width": [3], "deep": {"on": True}}
+    assert load_config(config_file(config.to_yaml())) == config
+
+
+@pytest.mark.parametrize("value", [object(), np.zeros(2), {"deep": [object()]}])
+def test_params_that_job_yaml_cannot_hold_are_named(value):
+    with pytest.raises(ConfigError, match=r"train\(\): model.params: rate .*YAML"):
+        build(
+            JobConfig,
+            {"model": {"fn": "a:b", "params": {"width": 1, "rate": value}}},
+            where="train()",
+        )
+
+
+def test_a_seed_that_workers_cannot_take_is_refused():
+    assert build(TrainingConfig, {"seed": 2**32 - 1}, where="train()").seed == 2**32 - 1
+    with pytest.raises(ConfigError, match=r"seed: .*less than 4294967296"):
+        build(TrainingConfig, {"seed": 2**32}, where="train()")
 
 
 def test_the_schema_knows_every_section_and_both_ways_to_write_features():

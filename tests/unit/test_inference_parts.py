@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 
 import numpy as np
 import pyarrow as pa
@@ -233,6 +234,15 @@ def test_models_are_found(runs, model, metric, run_id, version):
     assert (ref.run_id, ref.version) == (run_id, version)
     assert ref.path == str(runs / run_id / "model" / str(version))
     assert ref.checksum == folder_checksum(ref.path)
+
+
+def test_a_run_that_diverged_is_never_the_best_but_may_be_the_latest(runs):
+    _run(runs, "diverged", ended="2026-02-01", val_loss=math.nan, auc=math.inf, loss=math.nan)
+    assert resolve_model("latest", runs=runs).run_id == "diverged"
+    assert resolve_model("best", runs=runs, metric="val_loss").run_id == "b-first"
+    assert resolve_model("best", runs=runs, metric="auc").run_id == "a-second"
+    with pytest.raises(ModelError, match="'loss' is finite in no run"):
+        resolve_model("best", runs=runs, metric="loss")
 
 
 def test_a_path_is_taken_as_it_is(runs):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import errno
 import json
+import math
 import os
 
 import pytest
@@ -186,6 +188,25 @@ def test_status_of_a_job_that_fails(tmp_path, error, rank, retryable):
     assert "bad" in written["error"]["message"]
     assert (written["error"]["rank"], written["error"]["retryable"]) == (rank, retryable)
     assert JobStatus.read(path).error.error_class == type(error).__name__
+
+
+def test_status_of_a_run_that_diverged(tmp_path):
+    path = str(tmp_path / "status.json")
+    metrics = {"loss": math.nan, "val_loss": math.inf, "accuracy": 0.1}
+    JobStatus(job="train", id="a", status=JobState.RUNNING).succeeded(metrics).write(path)
+    status = JobStatus.read(path)
+    assert status.metrics == {"loss": None, "val_loss": None, "accuracy": 0.1}
+    assert status.succeeded(status.metrics).metrics == status.metrics
+
+
+def test_the_last_change_of_a_folder_is_that_of_its_newest_file(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "part").write_text("x")
+    for path, seconds in (("a/b/part", 2000), ("a/b", 1000), ("a", 500)):
+        os.utime(tmp_path / path, (seconds, seconds))
+    storage = Storage(tmp_path)
+    assert storage.last_change(str(tmp_path / "a")) == dt.datetime.fromtimestamp(2000, dt.UTC)
+    assert storage.last_change(str(tmp_path / "none")) is None
 
 
 def test_status_of_a_cancelled_job():

@@ -1,0 +1,134 @@
+"""The job `infer` run twice: the same rows are scored once, other rows are scored."""
+
+from __future__ import annotations
+
+import pytest
+from pyspark.sql import functions as sf
+
+import spark_dl
+from spark_dl.config import load_config
+from spark_dl.pipeline import run_infer
+from spark_dl.schema import FeatureSpec, SpecEntry
+from spark_dl.shards.identity import identify_rows
+from spark_dl.training.export import export_model
+
+pytestmark = [
+    pytest.mark.spark,
+    # Keras' optional imports and TensorFlow's protobufs warn of their own affairs
+    pytest.mark.filterwarnings("default:::keras"),
+    pytest.mark.filterwarnings("default:::tensorflow"),
+    # pyspark leaves the sockets of a collect to the garbage collector
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The folder of a model that takes one number."""
+    import keras
+
+    keras.utils.set_random_seed(1)
+    number = keras.Input((), name="a")
+    score = keras.layers.Dense(1, name="score")(keras.layers.Reshape((1,))(number))
+    spec = FeatureSpec(entries=(SpecEntry(name="a", column="a", dtype="float32"),))
+    folder = str(tmp_path_factory.mktemp("model") / "1")
+    return export_model(keras.Model({"a": number}, score), spec, folder, run_id="test-run")
+
+
+def rows(spark, first, last):
+    return spark.range(first, last, 1, 1).select("id", sf.col("id").cast("float").alias("a"))
+
+
+@pytest.fixture
+def infer(spark, model, tmp_path):
+    """Run the job on a table and return what its last line says, and the rows that are there."""
+
+    def run(*settings):
+        output = str(tmp_path / "predictions")
+        common = [f"infer.model={model}", f"runs={tmp_path / 'runs'}", f"output.path={output}"]
+        result = run_infer(load_config(None, [*common, *settings]), spark)
+        return result, spark.read.format("delta").load(output).count()
+
+    return run
+
+
+@pytest.fixture(params=["parquet", "sql", "catalog"])
+def table(request, spark, tmp_path):
+    """A table without versions, as the config names it, and a function that adds rows to it."""
+    path = str(tmp_path / "table")
+    name = "infer_job_table"
+    settings = {
+        "parquet": [f"table.path={path}", "table.format=parquet"],
+        "sql": [f"table.sql=SELECT * FROM parquet.`{path}`"],  # noqa: S608 (our own path)
+        "catalog": [f"table.name={name}"],
+    }
+
+    def add(first, last):
+        rows(spark, first, last).write.mode("append").parquet(path)
+        if request.param == "catalog":
+            if first == 0:
+                spark.sql(f"CREATE TABLE {name} USING parquet LOCATION '{path}'")
+            spark.catalog.refreshTable(name)
+
+    yield settings[request.param], add
+    spark.sql(f"DROP TABLE IF EXISTS {name}")
+
+
+def test_without_versions_new_rows_are_scored_and_old_ones_are_not_twice(infer, table):
+    settings, add = table
+    add(0, 5)
+    first, there = infer(*settings)
+    assert (first["rows"], there) == (5, 5)
+    again, there = infer(*settings)
+    assert (again["scoring_id"], there) == (first["scoring_id"], 5)
+    add(5, 8)
+    later, there = infer(*settings)
+    assert later["scoring_id"] != first["scoring_id"]
+    assert (later["rows"], there) == (8, 13)
+
+
+def test_rows_that_cannot_be_identified_are_scored_each_time(infer, caplog):
+    query = "SELECT id, float(id) a, map(id, id) m FROM range(4)"
+    first, there = infer(f"table.sql={query}")
+    again, twice = infer(f"table.sql={query}")
+    assert again["scoring_id"] != first["scoring_id"]
+    assert (there, twice) == (4, 8)
+    assert "set `output.scoring_id`" in caplog.text
+
+
+def test_the_same_split_of_another_dataset_is_another_question(spark, infer, tmp_path):
+    table, dataset = str(tmp_path / "table"), str(tmp_path / "dataset")
+    rows(spark, 0, 60).write.format("delta").save(table)
+    settings = [f"table.path={table}", f"dataset.path={dataset}", "infer.split=test"]
+
+    def prepare(seed):
+        df = spark.read.format("delta").load(table)
+        spark_dl.prepare(df, features=["a"], id="id", path=dataset, seed=seed)
+
+    prepare(1)
+    first, there = infer(*settings)
+    again, same = infer(*settings)
+    assert again["scoring_id"] == first["scoring_id"]
+    assert there == same > 0
+    prepare(2)
+    other, more = infer(*settings)
+    assert other["scoring_id"] != first["scoring_id"]
+    assert more > there
+
+
+def test_rows_are_told_apart_by_their_values_and_not_by_their_order(spark):
+    def identity(*values, schema="x int, y int"):
+        return identify_rows(spark.createDataFrame(values, schema))
+
+    assert identity((1, 2), (3, 4)) == identity((3, 4), (1, 2))
+    different = [
+        identity((1, 2), (3, 4)),
+        identity((1, 2)),
+        identity((1, 2), (1, 2)),
+        identity((1, None)),
+        identity((None, 1)),
+        identity((1, 2), schema="x int, z int"),
+        identity((1, 2), schema="x int, y bigint"),
+    ]
+    assert len(set(different)) == len(different)
+    assert identify_rows(spark.sql("SELECT 1 AS x, 2 AS x")) is None
