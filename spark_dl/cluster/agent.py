@@ -151,6 +151,7 @@ class Agent:
             "attempt": self._plan.attempt,
             "cores": self.task.cores,
             "backend": self._plan.backend,
+            "addresses": spec.addresses,
             "start_timeout_s": self._plan.timeouts.start_s,
         }
         environ = {"TF_CONFIG": tf_config or spec.tf_config(rank)}

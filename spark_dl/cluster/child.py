@@ -57,6 +57,7 @@ class ChildContext:
         attempt: 1 for the first try of a run.
         cores: CPU cores of the Spark task.
         backend: name of the backend that formed the cluster.
+        addresses: ``host:port`` of each rank's TensorFlow server.
         start_timeout_s: how long ranks may wait for each other until they can work together.
         report: sends a JSON-able event to the driver.
         abort: reports an error and ends the process, from any thread.
@@ -68,6 +69,7 @@ class ChildContext:
     attempt: int = 1
     cores: int = 1
     backend: str = ""
+    addresses: tuple[str, ...] = ()
     start_timeout_s: float = 120.0
     report: Callable[[dict[str, Any]], None] = field(default=_ignore, compare=False, repr=False)
     abort: Callable[[BaseException], None] = field(default=_ignore, compare=False, repr=False)

@@ -67,6 +67,7 @@ def run_training(job: TrainingJob) -> Run:
         num_workers = _check(job)
         backend = select_backend(job.spark, job.config.cluster.backend)
         progress = stack.enter_context(Progress())
+        storage.make_folder(job.paths.events)
         board = start_tensorboard(job.config.tensorboard, job.paths.events)
         if board is not None:
             stack.enter_context(board)

@@ -53,7 +53,12 @@ def run_ranks(
         children = [_start(rank, news) for rank in range(world_size)]
         for rank, child in enumerate(children):
             stack.callback(child.close)
-            context = {"rank": rank, "world_size": world_size, "local_rank": rank}
+            context = {
+                "rank": rank,
+                "world_size": world_size,
+                "local_rank": rank,
+                "addresses": spec.addresses,
+            }
             place = {"context": context, "environ": {"TF_CONFIG": spec.tf_config(rank)}}
             child.start_job(place, job)
         return _collect(children, news, time.monotonic() + timeout_s, timeout_s)

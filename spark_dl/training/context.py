@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 __all__ = ["RankContext"]
 
@@ -17,6 +17,7 @@ class RankContext(Protocol):
         rank: 0 is the chief.
         world_size: number of ranks.
         cores: CPU cores of the task.
+        addresses: ``host:port`` of each rank's TensorFlow server.
         start_timeout_s: how long ranks may wait for each other until they can work together.
         abort: reports an error and ends the process, from any thread.
         report: sends a JSON-able event to the driver.
@@ -33,6 +34,10 @@ class RankContext(Protocol):
     @property
     def cores(self) -> int:
         """CPU cores of the task."""
+
+    @property
+    def addresses(self) -> Sequence[str]:
+        """``host:port`` of each rank's TensorFlow server."""
 
     @property
     def start_timeout_s(self) -> float:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
-import os
 import threading
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -55,8 +53,8 @@ def train(task: TrainTask, context: RankContext) -> dict[str, Any]:
 @contextlib.contextmanager
 def _deadline(context: RankContext) -> Iterator[None]:
     """End the process when the ranks do not reach each other: TensorFlow would wait for ever."""
-    addresses = json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {})
-    what = f"the workers' TensorFlow servers to reach each other ({addresses})"
+    servers = ", ".join(context.addresses)
+    what = f"the workers' TensorFlow servers to reach each other ({servers})"
     error = TimeoutExpiredError.waiting_for(
         what, context.start_timeout_s, "cluster.start_timeout_s"
     )
