@@ -59,8 +59,9 @@ class ChildContext:
         backend: name of the backend that formed the cluster.
         addresses: ``host:port`` of each rank's TensorFlow server.
         start_timeout_s: how long ranks may wait for each other until they can work together.
-        report: sends a JSON-able event to the driver.
-        abort: reports an error and ends the process, from any thread.
+        report: sends a JSON-able event to the driver. Two kinds are for the agent itself: ``wait``
+            (with ``what``, ``timeout_s`` and ``setting``) has it end this process with that cause
+            unless ``wait-over`` follows in time.
     """
 
     rank: int
@@ -72,7 +73,6 @@ class ChildContext:
     addresses: tuple[str, ...] = ()
     start_timeout_s: float = 120.0
     report: Callable[[dict[str, Any]], None] = field(default=_ignore, compare=False, repr=False)
-    abort: Callable[[BaseException], None] = field(default=_ignore, compare=False, repr=False)
 
     @property
     def is_chief(self) -> bool:
@@ -137,11 +137,6 @@ def _describe(error: BaseException) -> dict[str, Any]:
     }
 
 
-def _abort(error: BaseException, report: _Events) -> None:
-    report(_describe(error))
-    os._exit(1)
-
-
 def _run(job_fd: int, report: _Events) -> None:
     import cloudpickle
 
@@ -153,9 +148,7 @@ def _run(job_fd: int, report: _Events) -> None:
     os.environ.update(place["environ"])
     function, value = cloudpickle.loads(job)
     report({"kind": "started", "pid": os.getpid()})
-    context = ChildContext(
-        **place["context"], report=report, abort=lambda error: _abort(error, report)
-    )
+    context = ChildContext(**place["context"], report=report)
     result = function(value, context)
     report({"kind": "result", "result": result})
     released.wait()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from spark_dl.cluster.child import RELEASE
+from spark_dl.errors import TimeoutExpiredError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -65,6 +66,7 @@ class ChildProcess:
         self._events, event_write = os.pipe()
         self._deliver = deliver
         self._noise = noise
+        self._wait_timer: threading.Timer | None = None
         self.tail: collections.deque[str] = collections.deque(maxlen=_TAIL_LINES)
         command = [
             *(sys.executable, "-u", "-m", "spark_dl.cluster.child"),
@@ -100,7 +102,38 @@ class ChildProcess:
                 # a child that dies in the middle of a line leaves half of it; its exit is reported
                 # anyway
                 with contextlib.suppress(json.JSONDecodeError):
-                    self._deliver(ChildEvent(kind="event", event=json.loads(line)))
+                    self._take(json.loads(line))
+        self._end_wait()
+
+    def _take(self, event: dict[str, Any]) -> None:
+        match event.get("kind"):
+            case "wait":
+                self._end_wait()
+                self._wait_timer = threading.Timer(event["timeout_s"], self._give_up, [event])
+                self._wait_timer.daemon = True
+                self._wait_timer.start()
+            case "wait-over":
+                self._end_wait()
+            case _:
+                self._deliver(ChildEvent(kind="event", event=event))
+
+    def _end_wait(self) -> None:
+        if self._wait_timer is not None:
+            self._wait_timer.cancel()
+
+    def _give_up(self, wait: dict[str, Any]) -> None:
+        """End a child that waits for longer than it said it would."""
+        error = TimeoutExpiredError.waiting_for(wait["what"], wait["timeout_s"], wait["setting"])
+        told = {
+            "kind": "error",
+            "error": type(error).__name__,
+            "message": str(error),
+            "traceback": "",
+            "peer": False,
+            "retryable": error.retryable,
+        }
+        self._deliver(ChildEvent(kind="event", event=told))
+        self.kill()
 
     def _read_output(self) -> None:
         if self._process.stdout is None:  # pragma: no cover - it was asked for

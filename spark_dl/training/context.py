@@ -19,7 +19,6 @@ class RankContext(Protocol):
         cores: CPU cores of the task.
         addresses: ``host:port`` of each rank's TensorFlow server.
         start_timeout_s: how long ranks may wait for each other until they can work together.
-        abort: reports an error and ends the process, from any thread.
         report: sends a JSON-able event to the driver.
     """
 
@@ -42,10 +41,6 @@ class RankContext(Protocol):
     @property
     def start_timeout_s(self) -> float:
         """How long ranks may wait for each other until they can work together."""
-
-    @property
-    def abort(self) -> Callable[[BaseException], None]:
-        """Reports an error and ends the process, from any thread."""
 
     @property
     def report(self) -> Callable[[dict[str, Any]], None]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from spark_dl.errors import TimeoutExpiredError
 from spark_dl.shards import Manifest
 from spark_dl.shards.assignment import Assignment, evaluation_rows
 from spark_dl.training.callbacks import EpochEnd, StepReports, Validation
@@ -52,19 +50,21 @@ def train(task: TrainTask, context: RankContext) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _deadline(context: RankContext) -> Iterator[None]:
-    """End the process when the ranks do not reach each other: TensorFlow would wait for ever."""
+    """Have the agent end this process when the ranks do not reach each other.
+
+    TensorFlow would wait for ever, and lets no other thread of this process run meanwhile.
+    """
     servers = ", ".join(context.addresses)
-    what = f"the workers' TensorFlow servers to reach each other ({servers})"
-    error = TimeoutExpiredError.waiting_for(
-        what, context.start_timeout_s, "cluster.start_timeout_s"
+    context.report(
+        {
+            "kind": "wait",
+            "what": f"the workers' TensorFlow servers to reach each other ({servers})",
+            "timeout_s": context.start_timeout_s,
+            "setting": "cluster.start_timeout_s",
+        }
     )
-    timer = threading.Timer(context.start_timeout_s, context.abort, [error])
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+    yield
+    context.report({"kind": "wait-over"})
 
 
 def fit(
