@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from spark_dl.cluster.codec import (
+    HANDSHAKE_TIMEOUT_S,
     Channel,
     ChannelClosedError,
     ChannelRefusedError,
@@ -80,10 +81,10 @@ class Agent:
         self._has_result = False
         self.stopping = threading.Event()
         self._channel: Channel = connect(
-            # leaves time to say so before the driver gives up
             plan.control,
             plan.secret,
-            timeout_s=plan.timeouts.start_s / 3,
+            # leaves time to say so before the driver gives up
+            timeout_s=max(plan.timeouts.start_s / 3, HANDSHAKE_TIMEOUT_S),
         )
         self._channel.send(
             {"kind": "hello", "rank": task.rank, "host": self.host, "pid": os.getpid()}

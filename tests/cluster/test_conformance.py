@@ -211,11 +211,14 @@ def test_cancelling_the_spark_job_cancels_the_run(backend, cluster_spark):
     assert run(backend, describe)
 
 
-def test_start_has_a_deadline_that_says_what_it_waited_for(backend):
+def test_start_has_a_deadline_that_says_what_it_waited_for(backend, tmp_path, monkeypatch):
+    (tmp_path / "slow_to_import.py").write_text("import time; time.sleep(600)")
+    monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(
-        TimeoutExpiredError, match=r"0 of 2 are ready; not ready: rank 0.*cluster.start_timeout_s"
+        TimeoutExpiredError,
+        match=r"0 of 2 are ready; not ready: rank 0 .*, 1 .*cluster\.start_timeout_s",
     ):
-        run(backend, describe, timeouts=Timeouts(start_s=0.001))
+        run(backend, describe, preload=("slow_to_import",), timeouts=Timeouts(start_s=5))
 
 
 def test_a_function_that_cannot_be_sent_is_refused_at_once(backend):

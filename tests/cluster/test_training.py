@@ -267,7 +267,9 @@ def test_tensorboard_shows_both_curves_while_training_runs(train, tmp_path, capl
             assert time.monotonic() < deadline, f"TensorBoard lists {tags}"
             assert thread.is_alive()
             time.sleep(0.2)
-            if found := re.search(r"TensorBoard: (\S+)", caplog.text):
+            # not caplog.text: pyspark's structured logging may have made JSON of its lines
+            said = "\n".join(record.getMessage() for record in caplog.records)
+            if found := re.search(r"^TensorBoard: (\S+)$", said, re.MULTILINE):
                 # a run that has appeared but is not loaded yet is a 404 to TensorBoard
                 with contextlib.suppress(urllib.error.HTTPError):
                     tags = get(f"{found[1]}data/plugin/scalars/tags")
