@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +17,7 @@ from spark_dl.session import EMBEDDED_MASTER, embedded_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import ModuleType
 
     from pyspark.sql import SparkSession
 
@@ -23,6 +27,8 @@ time.tzset()
 # the machines are shared: how long an example takes says nothing about the code
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
+
+DEMO = Path(__file__).parents[1] / "examples" / "demo"
 
 # A process has one SparkContext at a time. Tests are run in this order, so that each kind of
 # session starts once.
@@ -87,3 +93,15 @@ def cluster_spark(_use: Callable[[str], SparkSession]) -> SparkSession:
 def one_executor_spark(_use: Callable[[str], SparkSession]) -> SparkSession:
     """One real executor with two cores: two ranks share it."""
     return _use(SESSIONS["one_executor_spark"])
+
+
+@pytest.fixture(scope="module")
+def report() -> Iterator[ModuleType]:
+    """The demo's module that writes its report; a script, so it is loaded from its file."""
+    pytest.importorskip("matplotlib", reason="the extra `demo` is not installed")
+    spec = importlib.util.spec_from_file_location("demo_report", DEMO / "report.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["demo_report"] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["demo_report"]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import sys
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,19 +12,6 @@ import pytest
 from spark_dl.monitoring import TensorBoard
 
 pytestmark = pytest.mark.browser
-
-DEMO = Path(__file__).parents[2] / "examples" / "demo"
-
-
-@pytest.fixture(scope="module")
-def report():
-    pytest.importorskip("matplotlib", reason="the extra `demo` is not installed")
-    spec = importlib.util.spec_from_file_location("demo_report", DEMO / "report.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["demo_report"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["demo_report"]
 
 
 @pytest.mark.parametrize("script", ["console.error('broken')", "setTimeout(() => broken(), 0)"])

@@ -3,25 +3,8 @@
 from __future__ import annotations
 
 import html.parser
-import importlib.util
-import sys
-from pathlib import Path
 
 import numpy as np
-import pytest
-
-DEMO = Path(__file__).parents[2] / "examples" / "demo"
-
-
-@pytest.fixture(scope="module")
-def report():
-    pytest.importorskip("matplotlib", reason="the extra `demo` is not installed")
-    spec = importlib.util.spec_from_file_location("demo_report", DEMO / "report.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["demo_report"] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["demo_report"]
 
 
 class Outline(html.parser.HTMLParser):
