@@ -132,7 +132,14 @@ def next_attempt(paths: RunPaths) -> int:
         "run %s starts over: its attempt %d %s", paths.run_id, status.attempt, status.status
     )
     storage = Storage(paths.root)
-    for left in (paths.metrics, paths.events, paths.checkpoints, paths.models):
+    for left in (
+        paths.stop,
+        paths.heartbeat,
+        paths.metrics,
+        paths.events,
+        paths.checkpoints,
+        paths.models,
+    ):
         storage.remove(left)
     return status.attempt + 1
 

@@ -1,23 +1,46 @@
-"""The verbs of ``spark-dl``."""
+"""The verbs of ``spark-dl``: one module a verb, loaded when it is asked for."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import importlib
 import sys
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, Final, Protocol, cast, get_args
 
 from spark_dl import __version__
-from spark_dl._jvm import connector_jar
-from spark_dl.cli.run import run_job
-from spark_dl.config import JobName, json_schema
-from spark_dl.errors import SparkDLError
-from spark_dl.versions import SPARK_LINES, spark_line
+from spark_dl.cli.run import EXIT_INTERRUPTED, run_job
+from spark_dl.config import JobName
+from spark_dl.errors import SparkDLError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["main"]
+
+_JOBS: Final = {
+    "prepare": "table → TFRecord shards",
+    "train": "shards → model",
+    "infer": "model and table → table of predictions",
+}
+_VERBS: Final = {
+    "doctor": "check this machine and the cluster, line by line, each with a remedy",
+    "init": "write a small project that runs at once",
+    "submit": "print or run the spark-submit line for a config and a cluster",
+    "runs": "list, show, compare, follow, stop and remove runs",
+    "tensorboard": "show runs in TensorBoard, wherever they lie",
+    "jar": "print the path of the TFRecord connector's jar",
+    "schema": "print the JSON schema of the YAML, for editors",
+}
+
+
+class _Verb(Protocol):
+    """What the module of a verb offers."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the verb's arguments."""
+
+    def run(self, options: argparse.Namespace) -> int:
+        """Do it and return the exit code."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,40 +52,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in get_args(JobName):
         return run_job(cast("JobName", words[0]), words[1:])
-    options = _parser().parse_args(words)
+    if not words or words[0] not in _VERBS:
+        return _no_verb(words)
+    verb = cast("_Verb", importlib.import_module(f"spark_dl.cli.{words[0]}"))
+    parser = argparse.ArgumentParser(
+        prog=f"spark-dl {words[0]}",
+        description=_sentence(_VERBS[words[0]]),
+        epilog=verb.__doc__.partition("\n")[2].strip() if verb.__doc__ else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verb.add_arguments(parser)
     try:
-        text = (
-            json.dumps(json_schema(), indent=2) if options.verb == "schema" else _jar(options.spark)
-        )
+        return verb.run(parser.parse_args(words[1:]))
     except SparkDLError as error:
-        sys.stderr.write(f"spark-dl: {error}\n")
+        sys.stderr.write(f"spark-dl {words[0]}: {error}\n")
         return error.exit_code
-    sys.stdout.write(f"{text}\n")
-    return 0
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader (`| head`) has seen enough
+        sys.stderr.close()
+        return 0
 
 
-def _jar(spark: str | None) -> str:
-    return connector_jar(spark_line(spark) if spark else None)
-
-
-def _parser() -> argparse.ArgumentParser:
+def _no_verb(words: Sequence[str]) -> int:
+    """Answer ``--help``, ``--version`` and what is no verb."""
+    known = {**_JOBS, **_VERBS}
     parser = argparse.ArgumentParser(
         prog="spark-dl",
         description="Train TensorFlow models on Spark, from a table and back to a table.",
+        epilog="verbs:\n"
+        + "\n".join(f"  {name:<12} {what}" for name, what in known.items())
+        + "\n\nspark-dl VERB --help tells more.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"spark-dl {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for job, what in (
-        ("prepare", "table → TFRecord shards"),
-        ("train", "shards → model"),
-        ("infer", "model and table → table of predictions"),
-    ):
-        verbs.add_parser(job, help=what, add_help=False)
-    jar = verbs.add_parser("jar", help="print the path of the TFRecord connector's jar")
-    jar.add_argument(
-        "--spark",
-        metavar="LINE",
-        help=f"its Spark ({', '.join(SPARK_LINES)}); default: the pyspark installed here",
-    )
-    verbs.add_parser("schema", help="print the JSON schema of the YAML, for editors")
-    return parser
+    parser.add_argument("verb", metavar="VERB", help="what to do")
+    options, _ = parser.parse_known_args(words)
+    hint = did_you_mean(options.verb, known)
+    parser.error(f"there is no verb {options.verb!r}{hint} (verbs: {', '.join(known)})")
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."

@@ -32,6 +32,11 @@ def _ignore(*_: object) -> None:
     """Take anything and do nothing with it."""
 
 
+def _goes_on() -> str | None:
+    """Say that nobody wants the run to stop."""
+    return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class LaunchRequest:
     """What a caller asks a backend to run.
@@ -48,6 +53,7 @@ class LaunchRequest:
         timeouts: deadlines.
         on_event: called on the driver with ``(rank, event)`` for what ranks report.
         on_log: called on the driver with ``(rank, host, line)`` for what children print.
+        stop_reason: asked often: why the run is to be cancelled, `None` to go on; must not block.
     """
 
     function: Callable[[Any, Any], dict[str, Any]]
@@ -60,6 +66,7 @@ class LaunchRequest:
     timeouts: Timeouts = field(default_factory=Timeouts)
     on_event: Callable[[int, dict[str, Any]], None] = _ignore
     on_log: Callable[[int, str, str], None] = _ignore
+    stop_reason: Callable[[], str | None] = _goes_on
 
 
 @dataclass(frozen=True, kw_only=True)

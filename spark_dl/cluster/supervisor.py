@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from spark_dl.cluster.failure import Verdict, decide
 from spark_dl.cluster.status import RankPhase, RunState
-from spark_dl.errors import TimeoutExpiredError
+from spark_dl.errors import CancelledError, TimeoutExpiredError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,6 +59,9 @@ class _Supervisor:
     def _watch(self) -> list[dict[str, Any]]:
         while True:
             statuses = self._group.poll(_POLL_S)
+            if (reason := self._request.stop_reason()) is not None:
+                msg = f"{self._request.name} was stopped: {reason}"
+                raise CancelledError(msg)
             decision = decide(statuses, trouble_s=self._trouble_s(statuses))
             if decision.verdict is Verdict.RELEASE:
                 if self.state is RunState.STARTING:
@@ -108,7 +111,7 @@ def run_on_cluster(backend: Backend, request: LaunchRequest) -> list[dict[str, A
         TrainingFailedError: the function failed on a rank.
         TimeoutExpiredError: the cluster was not formed in time.
         ClusterError: Spark ended the stage.
-        CancelledError: somebody cancelled the Spark job.
+        CancelledError: somebody cancelled the Spark job, or the caller wants the run to stop.
     """
     group = backend.launch(request)
     try:

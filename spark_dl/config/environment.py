@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import sys
@@ -12,6 +13,7 @@ import sys
 __all__ = [
     "configured_master",
     "extra_jars_folder",
+    "installed_pyspark",
     "point_executors_at_this_python",
     "spark_home",
     "under_spark_submit",
@@ -58,6 +60,12 @@ def _master_in_defaults() -> str | None:
 def spark_home() -> str | None:
     """Return SPARK_HOME, `None` when it is not set."""
     return os.environ.get("SPARK_HOME") or None
+
+
+def installed_pyspark() -> str | None:
+    """Return the folder of the pyspark package installed here, `None` when there is none."""
+    spec = importlib.util.find_spec("pyspark")
+    return os.path.dirname(spec.origin) if spec and spec.origin else None
 
 
 def extra_jars_folder() -> str | None:

@@ -14,6 +14,7 @@ from spark_dl.cluster.select import select_backend
 from spark_dl.cluster.supervisor import run_on_cluster
 from spark_dl.errors import ConfigError
 from spark_dl.monitoring import Progress, ProgressEvent, start_tensorboard
+from spark_dl.pipeline.presence import Presence
 from spark_dl.runs import Record, Run, finished_run, next_attempt, recorded
 from spark_dl.shards.assignment import Assignment
 from spark_dl.storage import RunPaths, Storage, local_path
@@ -62,6 +63,7 @@ def run_training(job: TrainingJob) -> Run:
         recorded("train", job.paths, attempt=attempt) as record,
         contextlib.ExitStack() as stack,
     ):
+        presence = stack.enter_context(Presence(job.paths))
         storage.write_atomic(job.paths.job, job.config.to_yaml())
         storage.write_atomic(job.paths.manifest, job.dataset.manifest.model_dump_json(indent=2))
         num_workers = _check(job)
@@ -72,7 +74,7 @@ def run_training(job: TrainingJob) -> Run:
         if board is not None:
             stack.enter_context(board)
             progress.announce(f"TensorBoard: {board.url}")
-        results = run_on_cluster(backend, _request(job, num_workers, progress, record))
+        results = run_on_cluster(backend, _request(job, num_workers, progress, record, presence))
         history = results[0]["history"]
         run = Run(
             run_id=job.paths.run_id,
@@ -109,7 +111,7 @@ def _check(job: TrainingJob) -> int:
 
 
 def _request(
-    job: TrainingJob, num_workers: int, progress: Progress, record: Record
+    job: TrainingJob, num_workers: int, progress: Progress, record: Record, presence: Presence
 ) -> LaunchRequest:
     """Return what the cluster is to run."""
     cluster, training = job.config.cluster, job.config.training
@@ -151,4 +153,5 @@ def _request(
         ),
         on_event=on_event,
         on_log=on_log,
+        stop_reason=presence.stop_reason,
     )

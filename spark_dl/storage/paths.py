@@ -63,6 +63,16 @@ class RunPaths:
         return join(self.root, "status.json")
 
     @property
+    def heartbeat(self) -> str:
+        """When the run's driver was last alive; there only while it runs."""
+        return join(self.root, "heartbeat.json")
+
+    @property
+    def stop(self) -> str:
+        """A request to stop; whatever it holds, the driver obeys when it sees the file."""
+        return join(self.root, "stop.json")
+
+    @property
     def metrics(self) -> str:
         """One JSON object a step or epoch."""
         return join(self.root, "metrics.jsonl")

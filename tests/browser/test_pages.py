@@ -9,6 +9,8 @@ import types
 import numpy as np
 import pytest
 
+from spark_dl.cli.runs.catalogue import Metric
+from spark_dl.cli.runs.compare import Compared, compare_page
 from spark_dl.monitoring import TensorBoard
 
 pytestmark = pytest.mark.browser
@@ -131,4 +133,52 @@ def test_tensorboard_shows_a_curve_without_a_complaint(page, tmp_path):
         assert "loss" in text
         assert "validation" in text
         page.screenshot("tensorboard.png")
+    assert page.complaints == []
+
+
+def test_compared_runs_are_shown_in_light_and_dark_without_a_complaint(page, tmp_path):
+    runs = [
+        Compared(
+            run_id=f"train-{n}",
+            state="succeeded",
+            took=f"{n + 2} min",
+            curves={
+                name: Metric(
+                    name=name,
+                    epochs=list(range(1, 13)),
+                    values=[start * (0.6 + 0.1 * n) ** epoch + floor for epoch in range(12)],
+                )
+                for name, start, floor in (("loss", 2.0, 0.1), ("val_loss", 2.1, 0.2 + n / 20))
+            },
+            settings={"model.params.learning_rate": 10.0**-n, "training.seed": 1},
+        )
+        for n in range(3)
+    ]
+    path = tmp_path / "compare.html"
+    path.write_text(compare_page(runs), encoding="utf-8")
+    page.open(path.as_uri())
+    drawn = "document.readyState === 'complete' && document.querySelectorAll('.curve').length"
+    page.wait_for(drawn, "page")
+    grounds = []
+    for scheme in ("light", "dark"):
+        media = [{"name": "prefers-color-scheme", "value": scheme}]
+        page.call("Emulation.setEmulatedMedia", features=media)
+        strokes = page.run(
+            "[...document.querySelectorAll('.curve path')].map(p => getComputedStyle(p).stroke)"
+        )
+        assert len(strokes) == 6
+        assert len(set(strokes)) == 3  # one colour a run, in both charts
+        grounds.append(page.run("getComputedStyle(document.body).backgroundColor"))
+        page.screenshot(f"compare-{scheme}.png")
+    assert grounds[0] != grounds[1]
+    boxes = page.run(
+        "[...document.querySelectorAll('figure')].map(f => f.getBoundingClientRect().y)"
+    )
+    assert boxes[0] == boxes[1]  # side by side
+    page.run("document.querySelector('nav button').click()")
+    hidden = (
+        "[...document.querySelectorAll('.curve')].filter(c => !c.getClientRects().length).length"
+    )
+    assert page.run(hidden) == 2
+    assert page.run("performance.getEntriesByType('resource').map(e => e.name)") in ([], ["data:,"])
     assert page.complaints == []

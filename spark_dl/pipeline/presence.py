@@ -1,0 +1,109 @@
+"""A driver in its run directory: it shows that it lives, and it sees a request to stop.
+
+Both go through files, because whoever watches a run or wants it stopped shares the storage with it
+and nothing else: not its host, not its network, not its cluster manager.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Final, Self
+
+from spark_dl.errors import SparkDLError
+from spark_dl.storage import Storage
+from spark_dl.storage.status import now
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from spark_dl.storage import RunPaths
+
+__all__ = ["Presence"]
+
+logger = logging.getLogger(__name__)
+
+_LOOK_S: Final = 1.0
+#: A tenth of the silence after which `spark-dl runs` calls a run silent.
+_BEAT_S: Final = 12.0
+_JOIN_S: Final = 30.0
+
+
+class Presence:
+    """Writes the run's `heartbeat` and looks for its `stop` file, in a thread of its own.
+
+    Storage that fails for a while is logged and asked again: a run does not end for it.
+
+    Args:
+        paths: the run.
+        look_s: seconds between two looks for a stop request.
+        beat_s: seconds between two heartbeats.
+    """
+
+    def __init__(
+        self, paths: RunPaths, *, look_s: float = _LOOK_S, beat_s: float = _BEAT_S
+    ) -> None:
+        """Write nothing yet."""
+        self._paths = paths
+        self._look_s = look_s
+        self._beat_s = beat_s
+        self._reason: str | None = None
+        self._over = threading.Event()
+        self._is_failing = False
+        self._thread = threading.Thread(
+            target=self._live, name=f"presence-{paths.run_id}", daemon=True
+        )
+
+    def stop_reason(self) -> str | None:
+        """Return who asked the run to stop, `None` while nobody has."""
+        return self._reason
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End, and take both files away."""
+        self._over.set()
+        self._thread.join(_JOIN_S)
+        try:
+            storage = Storage(self._paths.root)
+            for path in (self._paths.heartbeat, self._paths.stop):
+                storage.remove(path)
+        except (SparkDLError, OSError) as problem:
+            logger.warning("the heartbeat of %s stays: %s", self._paths.run_id, problem)
+
+    def _live(self) -> None:
+        beaten: float | None = None
+        while True:
+            try:
+                storage = Storage(self._paths.root)
+                if beaten is None or time.monotonic() - beaten >= self._beat_s:
+                    beaten = time.monotonic()
+                    storage.write_atomic(self._paths.heartbeat, json.dumps({"time": now()}))
+                if self._reason is None and storage.exists(self._paths.stop):
+                    self._reason = _reason(storage.read_bytes(self._paths.stop))
+                    logger.info("%s: %s", self._paths.run_id, self._reason)
+                self._is_failing = False
+            except (SparkDLError, OSError) as problem:
+                if not self._is_failing:
+                    logger.warning("the run directory cannot be reached: %s", problem)
+                self._is_failing = True
+            if self._over.wait(self._look_s):
+                return
+
+
+def _reason(request: bytes) -> str:
+    try:
+        who = json.loads(request)["by"]
+    except (ValueError, LookupError, TypeError):  # `touch stop` is a request too
+        return "its run directory holds a stop request"
+    return f"{who} asked it to stop"
