@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -97,7 +98,17 @@ def _run(job: JobName, arguments: Sequence[str] | None) -> dict[str, Any]:
     backend = [f"cluster.backend={options.backend}"] if options.backend else []
     config = load_config(options.config, [*options.overrides, *backend])
     config.check_for(job)
+    _find_modules_beside(options.config)
     return _in_session(job, config)
+
+
+def _find_modules_beside(config: str | None) -> None:
+    """Let `model.fn` name a module that lies beside the config or in this folder.
+
+    At the end of the path: nothing that is installed is hidden by a file of the user.
+    """
+    beside = [os.path.dirname(os.path.abspath(config))] if config else []
+    sys.path += [folder for folder in [*beside, os.getcwd()] if folder not in sys.path]
 
 
 def _in_session(job: JobName, config: JobConfig) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from spark_dl.versions import SPARK_LINES, SparkLine, installed_spark_line, spar
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
 
     from spark_dl.config import JobConfig
 
@@ -75,10 +74,10 @@ def run(options: argparse.Namespace) -> int:
     words = [word for flag in flags for word in flag.words]
     sys.stderr.write(f"spark-dl submit: {' '.join(words)}\n")
     sys.stderr.flush()
-    _become(words)
+    return _become(words)
 
 
-def _become(words: Sequence[str]) -> NoReturn:
+def _become(words: list[str]) -> NoReturn:
     """Go on as another program: exit code and signals are its own."""
     os.execvp(words[0], words)  # noqa: S606 - no shell, which is the point
 
