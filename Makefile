@@ -22,16 +22,19 @@ export PYSPARK_PYTHON := $(abspath $(BIN)/python)
 unexport SPARK_HOME
 export TZ := UTC
 
-.PHONY: help demo test test-jars lint format jars bench smoke wheel clean
+.PHONY: help demo test test-clusters test-jars lint format jars bench smoke wheel clean
 
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) $(JARS) ## table → shards → training on 2 executors → predictions, with a report (BACKEND, DEMO_DIR)
 	DEMO_DIR=$(DEMO_DIR) BACKEND=$(BACKEND) $(BIN)/python examples/demo/run.py
 
 test: $(INSTALLED) $(JARS) ## all tests: unit, spark, cluster (PYTEST_ARGS)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-clusters: $(INSTALLED) $(JARS) ## from the wheel, on YARN, standalone, … started for it (PYTEST_ARGS)
+	$(BIN)/python -m pytest -m clusters tests/clusters $(PYTEST_ARGS)
 
 test-jars: $(INSTALLED) ## the connector's own tests, in the JVM
 	eval "$$($(BIN)/python -m spark_dl.versions)" && PYTHON=$(BIN)/python tools/sbt connector/test

@@ -1,0 +1,109 @@
+"""What a user has on an edge node: the wheel in a venv of its own, and that venv as an archive.
+
+The venv holds no pyspark: on YARN driver and executors get Spark's own Python files. Both are
+cached below ``build/clusters`` (or CLUSTERS_CACHE) and made anew when their inputs change.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+CACHE = Path(os.environ.get("CLUSTERS_CACHE") or ROOT / "build" / "clusters")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Environment:
+    """An installed wheel.
+
+    Attributes:
+        python: the interpreter of the venv.
+        archive: the venv, packed for ``--archives``.
+        wheel: what was installed.
+    """
+
+    python: str
+    archive: str
+    wheel: str
+
+
+@contextmanager
+def cache_lock(name: str) -> Iterator[Path]:
+    """Give one process at a time a folder of the cache."""
+    folder = CACHE / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+
+
+def _digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def _made(stamp: Path, digest: str) -> bool:
+    return stamp.exists() and stamp.read_text() == digest
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=1500)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+
+
+def build_wheel(folder: Path) -> Path:
+    """Build the wheel of this checkout, with the connector's jar."""
+    wheels = folder / "wheel"
+    for old in wheels.glob("*.whl"):
+        old.unlink()
+    _run(
+        *(sys.executable, "-m", "build", "--wheel", "--no-isolation"),
+        *("--outdir", str(wheels), str(ROOT)),
+    )
+    (wheel,) = wheels.glob("*.whl")
+    return wheel
+
+
+def installed_environment() -> Environment:
+    """Install the wheel with TensorFlow into a venv and pack it; what is cached is reused."""
+    with cache_lock("environment") as folder:
+        wheel = build_wheel(folder)
+        python = folder / "venv" / "bin" / "python"
+        archive = folder / "environment.tar"
+        constraints = ROOT / "constraints.txt"
+        pins = _digest(constraints.read_bytes(), sys.version.encode())
+        content = _digest(pins.encode(), wheel.read_bytes())
+        if not _made(folder / "pins", pins):
+            _run(sys.executable, "-m", "venv", "--clear", str(folder / "venv"))
+            _run(
+                *(str(python), "-m", "pip", "install", "--quiet", "-c", str(constraints)),
+                *(f"{wheel}[tensorflow,tensorboard]",),
+            )
+            # --no-deps: it asks for nothing but h5py and setuptools, which the two lines bring
+            _run(
+                *(str(python), "-m", "pip", "install", "--quiet", "-c", str(constraints)),
+                *("tensorflowonspark", "setuptools"),
+            )
+            (folder / "pins").write_text(pins)
+        if not _made(folder / "content", content):
+            _run(
+                *(str(python), "-m", "pip", "install", "--quiet"),
+                *("--no-deps", "--force-reinstall", str(wheel)),
+            )
+            # a plain tar: TensorFlow takes a minute to compress and nothing is sent far here
+            _run(
+                *(str(Path(sys.executable).with_name("venv-pack")), "--quiet", "--force"),
+                *("--prefix", str(folder / "venv"), "--output", str(archive)),
+            )
+            (folder / "content").write_text(content)
+        return Environment(python=str(python), archive=str(archive), wheel=str(wheel))
