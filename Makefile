@@ -8,6 +8,7 @@ SHELL := bash
 PYTHON ?= python3# creates .venv; 3.11 or newer
 DEMO_DIR ?= demo-output# where `make demo` writes
 BACKEND ?= tensorflowonspark# backend of `make demo`: tensorflowonspark, barrier or auto
+OTHER_SPARK ?= 3.5# the connector is built for this line too, for the wheel
 PYTEST_ARGS ?=# further arguments of pytest, e.g. 'tests/unit -k config'
 
 VENV := .venv
@@ -49,7 +50,7 @@ format: $(INSTALLED) ## let ruff format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-jars: $(JARS) ## build the connector's jar and lay it and Delta's into build/jars
+jars: $(JARS) ## build the connector's jar for both Scalas; it and Delta's are laid into build/jars
 
 bench: $(INSTALLED) $(JARS) ## all benchmarks, ours beside its peers
 	@scripts=(benchmarks/*.py); [ -e "$${scripts[0]}" ] || { echo "there are no benchmarks yet"; exit 0; }; \
@@ -58,7 +59,7 @@ bench: $(INSTALLED) $(JARS) ## all benchmarks, ours beside its peers
 smoke: test-jars ## what `make test` leaves out: the jar's own tests and the demo on the other backend
 	$(MAKE) demo BACKEND=barrier DEMO_DIR=build/smoke-demo
 
-wheel: $(INSTALLED) $(JARS) ## build the wheel, with the connector's jar in it
+wheel: $(INSTALLED) $(JARS) ## build the wheel, with the connector's jars for both Scalas in it
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist
 
 clean: ## remove what was built; .venv and downloads stay (remove .venv and .sbt-cache by hand)
@@ -76,4 +77,5 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 $(JARS): $(JAR_SOURCES) | $(INSTALLED)
 	eval "$$($(BIN)/python -m spark_dl.versions)" && PYTHON=$(BIN)/python tools/sbt collectJars
+	eval "$$($(BIN)/python -m spark_dl.versions $(OTHER_SPARK))" && PYTHON=$(BIN)/python tools/sbt packConnector
 	@mkdir -p $(@D) && touch $@

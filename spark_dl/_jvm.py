@@ -22,6 +22,7 @@ __all__ = [
     "DELTA_EXTENSION",
     "active_session",
     "brief_cause",
+    "class_jar",
     "connector_jar",
     "delta_jars",
     "ensure_connector",
@@ -29,6 +30,7 @@ __all__ = [
     "is_connect",
     "require_delta",
     "running_tasks",
+    "scala_version",
     "spark_errors",
     "task_slots",
 ]
@@ -122,6 +124,22 @@ def has_class(spark: SparkSession, name: str) -> bool:
     except Py4JJavaError:
         return False
     return True
+
+
+def class_jar(spark: SparkSession, name: str) -> str | None:
+    """Return the jar that a classic session loads a class from, `None` when it has none."""
+    if not has_class(spark, name):
+        return None
+    jvm: Any = spark._jvm  # noqa: SLF001 (this module's job)
+    loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
+    source = loader.loadClass(name).getProtectionDomain().getCodeSource()
+    return str(source.getLocation().getPath()) if source is not None else None
+
+
+def scala_version(spark: SparkSession) -> str:
+    """Return the version of Scala that a classic session's Spark was built with."""
+    jvm: Any = spark._jvm  # noqa: SLF001 (this module's job)
+    return str(jvm.scala.util.Properties.versionNumberString())
 
 
 def ensure_connector(spark: SparkSession) -> None:

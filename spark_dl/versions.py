@@ -2,7 +2,8 @@
 
 Pure. The set-up hands it to `tools/sbt`::
 
-    eval "$(python -m spark_dl.versions)"
+    eval "$(python -m spark_dl.versions)"      # the line of the pyspark that is installed
+    eval "$(python -m spark_dl.versions 3.5)"  # another one, whose Spark comes from Maven
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ class SparkLine:
         scala_full: the Scala to compile with.
         delta_artifact: Delta's artifact for it (group ``io.delta``).
         delta_version: Delta's version.
+        release: the release of Spark that the connector is compiled against when another line is
+            installed.
         support: ``primary`` (everything is tested), ``core`` (the main job is tested) or ``smoke``
             (the jar loads).
     """
@@ -71,6 +74,7 @@ class SparkLine:
     scala_full: str
     delta_artifact: str
     delta_version: str
+    release: str
     support: str
 
     @property
@@ -80,6 +84,11 @@ class SparkLine:
             f"io.delta:{self.delta_artifact}:{self.delta_version}",
             f"io.delta:delta-storage:{self.delta_version}",
         )
+
+    @property
+    def java(self) -> tuple[int, ...]:
+        """Major versions of Java that this Spark runs on."""
+        return (8, 11, 17) if self.spark.startswith("3.") else (17, 21)
 
     @property
     def connector_jar(self) -> str:
@@ -96,6 +105,7 @@ SPARK_LINES: Final[dict[str, SparkLine]] = {
             scala_full="2.12.18",
             delta_artifact="delta-spark_2.12",
             delta_version="3.3.3",
+            release="3.5.9",
             support="core",
         ),
         SparkLine(
@@ -104,6 +114,7 @@ SPARK_LINES: Final[dict[str, SparkLine]] = {
             scala_full="2.13.17",
             delta_artifact="delta-spark_4.0_2.13",
             delta_version="4.1.0",
+            release="4.0.5",
             support="smoke",
         ),
         SparkLine(
@@ -112,6 +123,7 @@ SPARK_LINES: Final[dict[str, SparkLine]] = {
             scala_full="2.13.17",
             delta_artifact="delta-spark_4.1_2.13",
             delta_version="4.1.0",
+            release="4.1.4",
             support="primary",
         ),
         SparkLine(
@@ -120,6 +132,7 @@ SPARK_LINES: Final[dict[str, SparkLine]] = {
             scala_full="2.13.17",
             delta_artifact="delta-spark_4.2_2.13",
             delta_version="4.4.0",
+            release="4.2.1",
             support="smoke",
         ),
     )
@@ -180,8 +193,15 @@ def _shell_variables(line: SparkLine) -> dict[str, str]:
     }
 
 
+def _for_the_shell(arguments: list[str]) -> dict[str, str]:
+    if not arguments:
+        return _shell_variables(installed_spark_line())
+    line = spark_line(arguments[0])
+    return {**_shell_variables(line), "SPARK_DL_SPARK_VERSION": line.release}
+
+
 if __name__ == "__main__":
-    variables = _shell_variables(installed_spark_line())
+    variables = _for_the_shell(sys.argv[1:])
     sys.stdout.writelines(
         f"export {key}={shlex.quote(value)}\n" for key, value in variables.items()
     )

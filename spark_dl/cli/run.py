@@ -29,7 +29,14 @@ if TYPE_CHECKING:
 
     from spark_dl.config import JobConfig
 
-__all__ = ["EXIT_INTERRUPTED", "EXIT_TERMINATED", "Terminated", "job_parser", "run_job"]
+__all__ = [
+    "EXIT_INTERRUPTED",
+    "EXIT_TERMINATED",
+    "Terminated",
+    "job_parser",
+    "run_job",
+    "sigterm_raises",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +91,7 @@ def run_job(job: JobName, arguments: Sequence[str] | None = None) -> int:
         arguments: its command line; by default this process's.
     """
     try:
-        with _sigterm_raises():
+        with sigterm_raises():
             result = _run(job, arguments)
     except BaseException as error:  # noqa: BLE001 (last line and exit code tell of it)
         return _failed(job, error)
@@ -161,7 +168,7 @@ def _log_to_stderr(level: str) -> None:
 
 
 @contextlib.contextmanager
-def _sigterm_raises() -> Iterator[None]:
+def sigterm_raises() -> Iterator[None]:
     """Turn SIGTERM into `Terminated`, so that what was started is closed before the end."""
 
     def terminate(_signal: int, _frame: FrameType | None) -> None:

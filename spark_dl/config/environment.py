@@ -14,6 +14,7 @@ __all__ = [
     "configured_master",
     "extra_jars_folder",
     "installed_pyspark",
+    "java_home",
     "point_executors_at_this_python",
     "spark_home",
     "under_spark_submit",
@@ -66,6 +67,11 @@ def installed_pyspark() -> str | None:
     """Return the folder of the pyspark package installed here, `None` when there is none."""
     spec = importlib.util.find_spec("pyspark")
     return os.path.dirname(spec.origin) if spec and spec.origin else None
+
+
+def java_home() -> str | None:
+    """Return JAVA_HOME, `None` when it is not set: Spark takes the java on PATH then."""
+    return os.environ.get("JAVA_HOME") or None
 
 
 def extra_jars_folder() -> str | None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["add_arguments", "add_folder_arguments", "run", "runs_folder"]
 
 _DEFAULT_RUNS: Final = "runs"
 
@@ -35,9 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     def action(name: str, what: str) -> argparse.ArgumentParser:
         added = actions.add_parser(name, help=what, description=f"{what[:1].upper()}{what[1:]}.")
-        where = added.add_mutually_exclusive_group()
-        where.add_argument("--runs", metavar="FOLDER", help="folder of runs; default: ./runs")
-        where.add_argument("--config", metavar="FILE", help="the YAML whose `runs` it is")
+        add_folder_arguments(added)
         return added
 
     listed = action("list", "all runs, the newest first")
@@ -65,12 +63,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     clean.add_argument("--dry-run", action="store_true", help="say what would go, remove nothing")
 
 
+def add_folder_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare where the runs are."""
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--runs", metavar="FOLDER", help="folder of runs; default: ./runs")
+    where.add_argument("--config", metavar="FILE", help="the YAML whose `runs` it is")
+
+
 def run(options: argparse.Namespace) -> int:
     """Do what was asked."""
-    return _ACTIONS[options.action](options, _runs_folder(options))
+    return _ACTIONS[options.action](options, runs_folder(options))
 
 
-def _runs_folder(options: argparse.Namespace) -> str:
+def runs_folder(options: argparse.Namespace) -> str:
+    """Return the folder of runs that the arguments name.
+
+    Raises:
+        ConfigError: there is none.
+    """
     folder = options.runs
     if options.config is not None:
         folder = load_config(options.config).runs
