@@ -32,7 +32,7 @@ demo: $(INSTALLED) $(JARS) ## table → shards → training on 2 executors → p
 	DEMO_DIR=$(DEMO_DIR) BACKEND=$(BACKEND) $(BIN)/python examples/demo/run.py
 
 test: $(INSTALLED) $(JARS) ## all tests: unit, spark, cluster (PYTEST_ARGS)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --ignore tests/clusters $(PYTEST_ARGS)
 
 test-clusters: $(INSTALLED) $(JARS) ## from the wheel, on YARN, standalone, … started for it (PYTEST_ARGS)
 	$(BIN)/python -m pytest -m clusters tests/clusters $(PYTEST_ARGS)
@@ -56,7 +56,8 @@ bench: $(INSTALLED) $(JARS) ## all benchmarks, ours beside its peers
 	@scripts=(benchmarks/*.py); [ -e "$${scripts[0]}" ] || { echo "there are no benchmarks yet"; exit 0; }; \
 	for script in "$${scripts[@]}"; do $(BIN)/python "$$script"; done
 
-smoke: test-jars ## what `make test` leaves out: the jar's own tests and the demo on the other backend
+smoke: test-jars ## what `make test` leaves out: the jar's tests, the wheel installed alone, the demo on the other backend
+	$(BIN)/python -m pytest tests/clusters/test_wheel_install.py
 	$(MAKE) demo BACKEND=barrier DEMO_DIR=build/smoke-demo
 
 wheel: $(INSTALLED) $(JARS) ## build the wheel, with the connector's jars for both Scalas in it

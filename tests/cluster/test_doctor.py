@@ -196,7 +196,7 @@ def test_a_job_that_hangs_is_ended_and_said_so(doctor, environment):
 def test_a_cluster_that_does_not_answer(doctor):
     master = ["--master", "spark://127.0.0.1:1", "--deadline-s", "15"]
     report = doctor(*master, *conf("spark.driver.host", "127.0.0.1"))
-    assert red(report) == ["session"] or red(report) == ["task slots", "executor job"]
+    assert red(report) in (["session"], ["task slots"])
     assert report["clocks"]["level"] == "skipped"
 
 

@@ -54,7 +54,7 @@ def _conf(facts: Facts) -> dict[str, str]:
 
 
 def _dynamic_allocation(facts: Facts) -> Finding:
-    if _conf(facts).get("spark.dynamicAllocation.enabled", "false").lower() == "true":
+    if facts.session is not None and facts.session.is_dynamic:
         return error(
             "dynamic allocation is on: Spark refuses barrier stages then (SPARK-24942)",
             "set spark.dynamicAllocation.enabled=false and spark.executor.instances",
@@ -66,6 +66,10 @@ def _slots(facts: Facts) -> Finding:
     session, wanted = facts.session, facts.wishes.num_workers
     if session is None or session.slots is None:
         return Finding(level=Level.SKIPPED, text="a Connect client cannot count task slots")
+    if session.is_dynamic:
+        return Finding(
+            level=Level.SKIPPED, text="executors come and go: no number of slots is sure"
+        )
     if session.slots == 0:
         return error(
             "Spark has no task slots: no executor has come",

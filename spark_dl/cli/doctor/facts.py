@@ -96,6 +96,11 @@ class SessionFacts:
     delta_problem: str | None = None
     delta_jar: str | None = None
 
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether executors come and go: there may be none until a job asks for them."""
+        return self.conf.get("spark.dynamicAllocation.enabled", "false").lower() == "true"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Wishes:

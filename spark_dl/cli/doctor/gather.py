@@ -338,6 +338,8 @@ def _delta_problem(spark: SparkSession) -> str | None:
 
 def _slots(spark: SparkSession, conf: dict[str, str], wanted: int | None, patience_s: float) -> int:
     """Return the task slots, once all that are to come have come or patience is over."""
+    if conf.get("spark.dynamicAllocation.enabled", "false").lower() == "true":
+        return _jvm.task_slots(spark)  # none may come before a job asks for them
     promised = expected_slots(conf)
     enough = promised if promised is not None else wanted or 1
     end = time.monotonic() + patience_s

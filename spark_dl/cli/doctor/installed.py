@@ -6,7 +6,7 @@ import os
 import re
 from typing import TYPE_CHECKING, Final
 
-from spark_dl.cli.doctor.findings import Check, Finding, error, ok, warning
+from spark_dl.cli.doctor.findings import Check, Finding, Level, error, ok, warning
 from spark_dl.errors import ConfigError
 from spark_dl.versions import (
     KERAS,
@@ -170,6 +170,9 @@ def _delta(facts: Facts) -> Finding:
 
 
 def _executor_job(facts: Facts) -> Finding:
+    session = _of(facts)
+    if session.slots == 0 and not session.is_dynamic:
+        return Finding(level=Level.SKIPPED, text="needs a task slot")
     if not facts.executors:
         return error(
             f"a tiny job did not end well: {facts.executors_problem}",

@@ -53,10 +53,9 @@ def ask_executors(
         num_tasks: on Connect, which cannot count its slots.
         deadline_s: after so many seconds the job is cancelled.
     """
-    if session.slots == 0:
+    if session.slots == 0 and not session.is_dynamic:
         return [], "there is no executor to run it"
     tasks = min(session.slots or num_tasks or 2, _MOST_TASKS)
-    is_dynamic = session.conf.get("spark.dynamicAllocation.enabled", "false").lower() == "true"
     with contextlib.ExitStack() as stack:
         question: dict[str, Any] = {
             "packages": PACKAGES,
@@ -69,7 +68,7 @@ def ask_executors(
         }
         if not session.is_connect:
             question["driver"] = stack.enter_context(_door(session, question["token"]))
-        job = _Job(spark, question, tasks=tasks, barrier=not is_dynamic)
+        job = _Job(spark, question, tasks=tasks, barrier=not session.is_dynamic)
         return job.run(deadline_s, is_connect=session.is_connect)
 
 
