@@ -9,6 +9,10 @@ import importlib.util
 import os
 import re
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = [
     "configured_master",
@@ -17,6 +21,7 @@ __all__ = [
     "java_home",
     "point_executors_at_this_python",
     "spark_home",
+    "take_python_from",
     "under_spark_submit",
 ]
 
@@ -77,6 +82,15 @@ def java_home() -> str | None:
 def extra_jars_folder() -> str | None:
     """Return SPARK_DL_JARS_DIR: a folder of jars that is looked through first."""
     return os.environ.get("SPARK_DL_JARS_DIR") or None
+
+
+def take_python_from(conf: Mapping[str, str]) -> None:
+    """Let ``spark.pyspark.python`` decide in a driver that was started without spark-submit.
+
+    Only spark-submit reads that setting; pyspark itself looks at PYSPARK_PYTHON.
+    """
+    if not under_spark_submit() and "spark.pyspark.python" in conf:
+        os.environ["PYSPARK_PYTHON"] = conf["spark.pyspark.python"]
 
 
 def point_executors_at_this_python(pyspark_folder: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from spark_dl.config.environment import (
     configured_master,
     point_executors_at_this_python,
+    take_python_from,
     under_spark_submit,
 )
 
@@ -89,3 +91,14 @@ def test_only_config_reads_the_environment():
         name for name in readers if name.startswith(("cluster/", "monitoring/", "testing/"))
     }
     assert readers - allowed - children == set()
+
+
+def test_the_setting_for_the_executors_python_counts_without_spark_submit_too(monkeypatch):
+    monkeypatch.setenv("PYSPARK_PYTHON", "before")
+    take_python_from({})
+    assert os.environ["PYSPARK_PYTHON"] == "before"
+    take_python_from({"spark.pyspark.python": "/env/bin/python"})
+    assert os.environ["PYSPARK_PYTHON"] == "/env/bin/python"
+    monkeypatch.setenv("PYSPARK_GATEWAY_PORT", "1")
+    take_python_from({"spark.pyspark.python": "/other"})
+    assert os.environ["PYSPARK_PYTHON"] == "/env/bin/python"

@@ -18,7 +18,7 @@ from spark_dl.cli.doctor.model_size import count_parameters
 from spark_dl.cli.doctor.tiny_job import ask_executors
 from spark_dl.cluster.probe import look
 from spark_dl.cluster.resources import expected_slots
-from spark_dl.config.environment import java_home
+from spark_dl.config.environment import java_home, take_python_from
 from spark_dl.errors import ConfigError, SparkDLError, TimeoutExpiredError
 from spark_dl.session import embedded_session, job_session
 from spark_dl.storage import Storage, join, normalise
@@ -94,6 +94,7 @@ def session_for(question: Question) -> Iterator[SparkSession]:
     """Start the session that a job with the same settings would get."""
     from pyspark.sql import SparkSession
 
+    take_python_from(question.conf)
     with contextlib.ExitStack() as stack:
         if question.master is None and not question.conf:
             yield stack.enter_context(job_session("spark-dl doctor"))
