@@ -57,7 +57,7 @@ bench: $(INSTALLED) $(JARS) ## all benchmarks, ours beside its peers
 	for script in "$${scripts[@]}"; do $(BIN)/python "$$script"; done
 
 smoke: test-jars ## what `make test` leaves out: the jar's tests, the wheel installed alone, the demo on the other backend
-	$(BIN)/python -m pytest tests/clusters/test_wheel_install.py
+	$(BIN)/python -m pytest -m clusters tests/clusters/test_wheel_install.py
 	$(MAKE) demo BACKEND=barrier DEMO_DIR=build/smoke-demo
 
 wheel: $(INSTALLED) $(JARS) ## build the wheel, with the connector's jars for both Scalas in it
