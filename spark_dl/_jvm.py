@@ -24,6 +24,7 @@ __all__ = [
     "brief_cause",
     "class_jar",
     "connector_jar",
+    "container_ends",
     "delta_jars",
     "ensure_connector",
     "has_class",
@@ -251,3 +252,17 @@ def running_tasks(spark: SparkSession) -> int:
     """Return how many tasks are running now, of all jobs of the session's SparkContext."""
     context: Any = spark.sparkContext._jsc.sc()  # noqa: SLF001 (this module's job)
     return sum(int(info.numRunningTasks()) for info in context.statusTracker().getExecutorInfos())
+
+
+def container_ends(spark: SparkSession) -> dict[str, str]:
+    """Return why executors have ended, by the id of YARN's container that each ran in."""
+    context: Any = spark.sparkContext._jsc.sc()  # noqa: SLF001 (this module's job)
+    executors = context.statusStore().executorList(False)  # noqa: FBT003 (Scala takes it by place)
+    ends = {}
+    for index in range(executors.size()):
+        executor = executors.apply(index)
+        container = executor.attributes().get("CONTAINER_ID")
+        reason = executor.removeReason()
+        if container.isDefined() and reason.isDefined():
+            ends[str(container.get())] = str(reason.get())
+    return ends

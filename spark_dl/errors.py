@@ -182,6 +182,7 @@ class RankFailure:
         message: the exception's message; empty when the process died without one.
         traceback: the traceback in the user's and our code; empty when there is none.
         log_tail: the last lines that the worker wrote to stdout and stderr.
+        log_url: where the whole log of its container can be read; empty where nothing says it.
         retryable: whether the same work may succeed when tried again.
     """
 
@@ -191,6 +192,7 @@ class RankFailure:
     message: str = ""
     traceback: str = ""
     log_tail: tuple[str, ...] = ()
+    log_url: str = ""
     retryable: bool = False
 
     def cause(self) -> str:
@@ -242,4 +244,5 @@ def _render(group: Sequence[RankFailure]) -> str:
     if first.log_tail:
         parts.append(f"last log lines of rank {first.rank}:")
         parts.extend(f"  {line}" for line in first.log_tail)
+    parts.extend(f"log of rank {f.rank}'s container: {f.log_url}" for f in group if f.log_url)
     return "\n".join(parts)

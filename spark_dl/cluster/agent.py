@@ -28,6 +28,7 @@ from spark_dl.cluster.codec import (
     Message,
     connect,
 )
+from spark_dl.cluster.containers import container_facts
 from spark_dl.cluster.process import ChildEvent, ChildProcess
 from spark_dl.errors import ClusterError, RankFailure
 
@@ -87,7 +88,13 @@ class Agent:
             timeout_s=max(plan.timeouts.start_s / 3, HANDSHAKE_TIMEOUT_S),
         )
         self._channel.send(
-            {"kind": "hello", "rank": task.rank, "host": self.host, "pid": os.getpid()}
+            {
+                "kind": "hello",
+                "rank": task.rank,
+                "host": self.host,
+                "pid": os.getpid(),
+                **container_facts(),
+            }
         )
         threading.Thread(target=self._listen, daemon=True).start()
         self._beating = threading.Event()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from spark_dl.cluster.containers import explain_end
 from spark_dl.cluster.status import RankPhase, WorkerStatus
 from spark_dl.errors import RankFailure, TrainingFailedError
 
@@ -20,6 +21,8 @@ CAUSES_MERGE_S: Final = 0.3
 #: How long to wait for a cause when all that is known are consequences: a rank that says its peer
 #: is gone, or a lost connection, may be faster than the rank that failed.
 CAUSE_PATIENCE_S: Final = 2.0
+#: The same where YARN knows why a container ended: Spark asks it every 3 s.
+CONTAINER_PATIENCE_S: Final = 15.0
 
 
 class Verdict(StrEnum):
@@ -58,7 +61,9 @@ def decide(statuses: Sequence[WorkerStatus], *, trouble_s: float) -> Decision:
         return Decision(verdict=Verdict.WAIT)
     if causes:
         return Decision(verdict=Verdict.RAISE, error=TrainingFailedError.from_failures(causes))
-    if not phases & {RankPhase.FAILED, RankPhase.LOST} or trouble_s < CAUSE_PATIENCE_S:
+    untold = [s for s in statuses if s.phase is RankPhase.LOST and s.container and not s.end]
+    patience_s = CONTAINER_PATIENCE_S if untold else CAUSE_PATIENCE_S
+    if not phases & {RankPhase.FAILED, RankPhase.LOST} or trouble_s < patience_s:
         return Decision(verdict=Verdict.WAIT)
     lost = [_lost(status) for status in statuses if status.phase is RankPhase.LOST]
     consequences = [s.failure for s in statuses if s.failure is not None]
@@ -68,6 +73,16 @@ def decide(statuses: Sequence[WorkerStatus], *, trouble_s: float) -> Decision:
 
 
 def _lost(status: WorkerStatus) -> RankFailure:
+    if status.end:
+        why, retryable = explain_end(status.end)
+        return RankFailure(
+            rank=status.rank,
+            host=status.host,
+            error="WorkerLost",
+            message=why,
+            log_url=status.log_url,
+            retryable=retryable,
+        )
     return RankFailure(
         rank=status.rank,
         host=status.host or "an unknown host",
@@ -76,5 +91,6 @@ def _lost(status: WorkerStatus) -> RankFailure:
             "the executor or its connection is gone; look for the executor's end in the Spark UI "
             "(a container killed for its memory needs more spark.executor.memoryOverhead)"
         ),
+        log_url=status.log_url,
         retryable=True,
     )

@@ -14,6 +14,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
+from spark_dl import _jvm
 from spark_dl.cluster.agent import TaskFacts
 from spark_dl.cluster.codec import new_secret
 from spark_dl.cluster.control import ControlServer, Envelope
@@ -180,7 +181,20 @@ class BarrierWorkerGroup:
                 status.phase = RankPhase.LOST
         if not self._thread.is_alive():
             self._check_job()
+        self._ask_for_ends()
         return self._statuses
+
+    def _ask_for_ends(self) -> None:
+        """Find out why YARN's containers of lost ranks ended."""
+        untold = [
+            status
+            for status in self._statuses
+            if status.phase is RankPhase.LOST and status.container and not status.end
+        ]
+        if untold:
+            ends = _jvm.container_ends(self._spark)
+            for status in untold:
+                status.end = ends.get(status.container, "")
 
     def _drain(self) -> None:
         with contextlib.suppress(queue.Empty):
@@ -197,6 +211,8 @@ class BarrierWorkerGroup:
         match message.get("kind"):
             case "hello" if status.phase is RankPhase.WAITING:
                 status.phase, status.host = RankPhase.CONNECTED, str(message["host"])
+                status.container = str(message.get("container", ""))
+                status.log_url = str(message.get("log_url", ""))
             case "event":
                 if message["event"].get("kind") == "started":
                     status.phase = RankPhase.RUNNING
@@ -209,7 +225,8 @@ class BarrierWorkerGroup:
             case "failed":
                 status.phase = RankPhase.FAILED
                 failure = message["failure"]
-                status.failure = RankFailure(**{**failure, "log_tail": tuple(failure["log_tail"])})
+                told = {"log_tail": tuple(failure["log_tail"]), "log_url": status.log_url}
+                status.failure = RankFailure(**{**failure, **told})
                 status.is_consequence = bool(message["is_consequence"])
             case "gone" if status.phase in (RankPhase.CONNECTED, RankPhase.RUNNING):
                 status.phase = RankPhase.LOST

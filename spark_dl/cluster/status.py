@@ -84,6 +84,9 @@ class WorkerStatus:
         rank: the rank.
         phase: where it is.
         host: host name of its executor, empty before it connects.
+        container: YARN's container of its executor; empty elsewhere.
+        log_url: where that container's log can be read; empty where unknown.
+        end: why its executor ended, as Spark tells; empty while unknown.
         heard: monotonic time of its last message, in seconds.
         result: what its function returned.
         failure: why it failed.
@@ -93,6 +96,9 @@ class WorkerStatus:
     rank: int
     phase: RankPhase = RankPhase.WAITING
     host: str = ""
+    container: str = ""
+    log_url: str = ""
+    end: str = ""
     heard: float = 0.0
     result: dict[str, Any] = field(default_factory=dict)
     failure: RankFailure | None = None

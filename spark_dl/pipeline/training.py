@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from spark_dl._jvm import is_connect
+from spark_dl.cluster.memory import check_overhead
 from spark_dl.cluster.plan import LaunchRequest, Timeouts
 from spark_dl.cluster.resources import choose_num_workers, wait_for_slots
 from spark_dl.cluster.select import select_backend
@@ -98,6 +99,7 @@ def _check(job: TrainingJob) -> int:
         job.spark, job.config.cluster.num_workers, timeout_s=job.config.cluster.start_timeout_s
     )
     num_workers = choose_num_workers(job.config.cluster.num_workers, facts)
+    check_overhead(dict(job.spark.sparkContext.getConf().getAll()), num_workers)
     job.dataset.manifest.split(_TRAIN_SPLIT)  # says so when it is missing or empty
     Assignment(
         rows=job.dataset.manifest.totals[_TRAIN_SPLIT],

@@ -29,7 +29,7 @@ POM = Path(__file__).with_name("hadoop-pom.xml")
 HOST = "127.0.0.1"
 START_S = 240.0
 STOP_S = 30.0
-NODE_MB = 4096
+NODE_MB = 6144
 NODE_CORES = 3
 
 # guice and cglib in the web pages of ResourceManager and NodeManager, on Java 17
@@ -152,9 +152,18 @@ class Hadoop:
         for pages in ("hdfs", "datanode"):
             (self.conf / "webapps" / pages).mkdir(parents=True)
         (self.root / "log").mkdir()
+        self._write_client()
         (self.conf / "log4j.properties").write_text(_LOG4J)
         for name, properties in self._sites().items():
             _write_xml(self.conf / f"{name}.xml", {**properties, **self._settings.get(name, {})})
+
+    def _write_client(self) -> None:
+        """Write ``bin/hdfs``, which knows ``hdfs dfs`` only."""
+        command = " ".join(self._java_command("org.apache.hadoop.fs.FsShell"))
+        script = self.root / "bin" / "hdfs"
+        script.parent.mkdir()
+        script.write_text(f'#!/bin/sh\nshift\nexec {command} "$@"\n'.replace("/*", "/\\*"))
+        script.chmod(0o755)
 
     def _sites(self) -> dict[str, dict[str, object]]:
         core = {

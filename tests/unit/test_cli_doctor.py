@@ -13,11 +13,11 @@ import pytest
 
 from spark_dl.cli import main
 from spark_dl.cli.doctor import CHECKS, as_json, as_text, diagnose, exit_code, tiny_job
-from spark_dl.cli.doctor.cluster import needed_bytes, overhead_bytes
 from spark_dl.cli.doctor.facts import Facts, HostFacts, PathFacts, Room, SessionFacts, Wishes
 from spark_dl.cli.doctor.gather import within
 from spark_dl.cli.doctor.installed import NEEDED
 from spark_dl.cluster import probe
+from spark_dl.cluster.memory import needed_bytes, overhead_bytes
 from spark_dl.errors import TimeoutExpiredError
 from spark_dl.versions import PRIMARY_SPARK
 

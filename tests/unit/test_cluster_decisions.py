@@ -8,7 +8,15 @@ import socket
 
 import pytest
 
-from spark_dl.cluster.failure import CAUSE_PATIENCE_S, CAUSES_MERGE_S, Verdict, decide
+from spark_dl.cluster.containers import container_facts
+from spark_dl.cluster.failure import (
+    CAUSE_PATIENCE_S,
+    CAUSES_MERGE_S,
+    CONTAINER_PATIENCE_S,
+    Verdict,
+    decide,
+)
+from spark_dl.cluster.memory import check_overhead
 from spark_dl.cluster.resources import (
     SlotFacts,
     choose_num_workers,
@@ -100,6 +108,62 @@ def test_a_lost_rank_is_worth_a_retry():
     assert isinstance(error, RetryableTrainingFailedError)
     assert error.exit_code == 75
     assert "[rank 1 on h1] WorkerLost" in str(error)
+
+
+KILLED = (
+    "Container from a bad node: container_1 on host: h1. Exit status: 143. Diagnostics: Container "
+    "killed by YARN for exceeding physical memory limits. 956.6 MB of 896 MB physical memory used. "
+    "Consider boosting spark.executor.memoryOverhead."
+)
+
+
+def test_a_container_killed_for_its_memory_says_so_first_and_is_not_tried_again():
+    lost = status(1, RankPhase.LOST)
+    lost.container, lost.log_url = "container_1", "http://h1:8042/node/containerlogs/container_1/me"
+    ranks = [status(0, RankPhase.FAILED, PEER_GONE, is_consequence=True), lost]
+    # Spark learns from YARN some seconds later why a container ended
+    assert decide(ranks, trouble_s=CAUSE_PATIENCE_S).verdict is Verdict.WAIT
+    unexplained = decide(ranks, trouble_s=CONTAINER_PATIENCE_S).error
+    assert unexplained.retryable
+    lost.end = KILLED
+    error = decide(ranks, trouble_s=CAUSE_PATIENCE_S).error
+    first, *others = str(error).splitlines()
+    assert "YARN killed the container for its memory" in first
+    assert "its limit is 896 MB" in first
+    assert "raise spark.executor.memoryOverhead" in first
+    assert others == [f"log of rank 1's container: {lost.log_url}"]
+    assert not error.retryable
+
+
+def test_a_container_that_ended_otherwise_is_worth_a_retry():
+    lost = status(0, RankPhase.LOST)
+    lost.container, lost.end = "container_1", "Container released\non a *lost* node"
+    error = decide([lost], trouble_s=CAUSE_PATIENCE_S).error
+    assert "the executor ended: Container released on a *lost* node" in str(error)
+    assert error.retryable
+
+
+def test_yarns_variables_tell_container_and_log():
+    environ = {"CONTAINER_ID": "c1", "NM_HOST": "h1", "NM_HTTP_PORT": "8042", "USER": "me"}
+    url = "http://h1:8042/node/containerlogs/c1/me"
+    assert container_facts(environ) == {"container": "c1", "log_url": url}
+    assert container_facts({"CONTAINER_ID": "c1"}) == {"container": "c1"}
+    assert container_facts({"NM_HOST": "h1"}) == {}
+
+
+@pytest.mark.parametrize("master", ["yarn", "k8s://https://h:6443"])
+def test_an_overhead_without_room_for_tensorflow_is_refused(master):
+    conf = {"spark.master": master, "spark.executor.memory": "1g", "spark.executor.cores": "2"}
+    with pytest.raises(ConfigError, match=r"384 MiB.*2 workers.*memoryOverhead=2\d\d\dm"):
+        check_overhead(conf, 4)
+    check_overhead({**conf, "spark.executor.memoryOverhead": "2g"}, 4)
+    check_overhead({**conf, "spark.executor.memoryOverhead": "1g"}, 1)
+    check_overhead({**conf, "spark.master": "local[2]"}, 4)
+
+
+def test_a_tight_overhead_is_warned_of(caplog):
+    check_overhead({"spark.master": "yarn", "spark.executor.memoryOverhead": "600m"}, 1)
+    assert "memoryOverhead=1408m" in caplog.records[-1].getMessage()
 
 
 @pytest.mark.parametrize(

@@ -2,51 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
 from spark_dl.cli.doctor.findings import Check, Finding, Level, error, ok, warning
+from spark_dl.cluster.memory import limits_memory, needed_bytes, overhead_bytes
 
 if TYPE_CHECKING:
     from spark_dl.cli.doctor.facts import Facts
 
-__all__ = ["CLUSTER", "needed_bytes", "overhead_bytes"]
+__all__ = ["CLUSTER"]
 
 _MIB: Final = 1 << 20
-#: TensorFlow once imported, with its threads and the interpreter.
-_TENSORFLOW_BYTES: Final = 900 * _MIB
-#: Weights, gradients, the flat copy that is averaged, and Adam's two moments, in float32.
-_BYTES_A_PARAMETER: Final = 5 * 4
-_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-#: Spark's own default.
-_LEAST_OVERHEAD: Final = 384 * _MIB
-
-
-def size_bytes(text: str, *, unit: str = "m") -> int:
-    """Return a size as Spark writes it, such as ``2g`` or ``512`` (in `unit`).
-
-    Example:
-        >>> size_bytes("2g"), size_bytes("512")
-        (2147483648, 536870912)
-    """
-    found = re.fullmatch(r"(\d+)\s*([kmgt]?)b?", text.strip().lower())
-    if found is None:
-        return 0
-    return int(found[1]) * _UNITS[found[2] or unit]
-
-
-def overhead_bytes(conf: dict[str, str]) -> int:
-    """Return what an executor may take beside its heap, by its settings or Spark's defaults."""
-    if "spark.executor.memoryOverhead" in conf:
-        return size_bytes(conf["spark.executor.memoryOverhead"])
-    heap = size_bytes(conf.get("spark.executor.memory", "1g"))
-    factor = float(conf.get("spark.executor.memoryOverheadFactor", "0.1"))
-    return max(int(heap * factor), _LEAST_OVERHEAD)
-
-
-def needed_bytes(parameters: int | None) -> int:
-    """Return about what one worker takes: TensorFlow, and a model of so many parameters."""
-    return _TENSORFLOW_BYTES + (parameters or 0) * _BYTES_A_PARAMETER
 
 
 def _conf(facts: Facts) -> dict[str, str]:
@@ -111,7 +77,7 @@ def _memory(facts: Facts) -> Finding:
         else f"TensorFlow alone ({wishes.parameters_problem or 'no model in the config'})"
     )
     text = f"{workers} workers an executor with {model} need about {_mib(need)}"
-    if not master.startswith(("yarn", "k8s")):
+    if not limits_memory(master):
         return ok(f"{text}; nothing limits them on {master.partition('[')[0] or 'this master'}")
     if have < need:
         return error(
