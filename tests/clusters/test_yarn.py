@@ -20,8 +20,9 @@ pytestmark = pytest.mark.timeout(1800)
 
 SPARK_HOME = os.path.dirname(pyspark.__file__)
 GUIDE = blocks("yarn.md")
-DATA = "hdfs:///spark-dl/digits"
-WORKERS = 2
+TABLE = "hdfs:///spark-dl/digits/table"
+#: What the jobs write lies in a folder that all nodes see, until storage/ knows hdfs://.
+WRITTEN = ("dataset", "runs", "predictions")
 
 
 class Project:
@@ -30,6 +31,7 @@ class Project:
     def __init__(self, folder: Path, hadoop) -> None:
         self.folder = folder
         self.hadoop = hadoop
+        self.data = f"file://{folder}/data"
         self.environ = user_environ(
             [str(hadoop.root / "bin"), os.path.join(SPARK_HOME, "bin")],
             {"SPARK_HOME": SPARK_HOME, **hadoop.environ},
@@ -52,7 +54,7 @@ class Project:
         return [row.rpartition("/")[2] for row in rows]
 
     def statuses(self) -> dict[str, dict]:
-        runs = f"{DATA}/runs"
+        runs = f"{self.data}/runs"
         return {run: json.loads(self.read(f"{runs}/{run}/status.json")) for run in self.names(runs)}
 
 
@@ -67,18 +69,26 @@ def project(hadoop, environment, tmp_path_factory):
     (folder / "environment").symlink_to(Path(environment.python).parents[1])
     (folder / "environment.tar").symlink_to(environment.archive)
     made = Project(folder, hadoop)
+    config = folder / "conf" / "yarn.yaml"
+    text = config.read_text()
+    for name in WRITTEN:
+        text = text.replace(f"hdfs:///spark-dl/digits/{name}", f"{made.data}/{name}")
+    config.write_text(text)
+    # Delta replays a table's log in 50 tasks by default: here that is most of the time
+    with open(folder / "conf" / "spark-defaults-yarn.conf", "a") as settings:
+        settings.write("spark.databricks.delta.snapshotPartitions 2\n")
     made.ran(GUIDE["once"])
     made.ran(GUIDE["jars"])
     made.ran(
         "spark-submit --properties-file conf/spark-defaults-yarn.conf --master 'local[1]' "
-        f"{ROOT}/tests/clusters/make_table.py {DATA}/table"
+        f"{ROOT}/tests/clusters/make_table.py {TABLE}"
     )
     return made
 
 
 @pytest.fixture
 def clean(project, hadoop):
-    hadoop.fs("-rm", "-r", "-f", *(f"{DATA}/{it}" for it in ("dataset", "runs", "predictions")))
+    hadoop.fs("-rm", "-r", "-f", project.data)
     return project
 
 
@@ -93,8 +103,8 @@ def check_outcome(project) -> None:
         ("prepare", "train", "infer"), "succeeded"
     )
     (run,) = (name for name, status in statuses.items() if status["job"] == "train")
-    assert "model.keras" in project.names(f"{DATA}/runs/{run}/model/1")
-    assert "_delta_log" in project.names(f"{DATA}/predictions")
+    assert "model.keras" in project.names(f"{project.data}/runs/{run}/model/1")
+    assert "_delta_log" in project.names(f"{project.data}/predictions")
 
 
 def test_client_mode_as_the_guide_has_it(clean):
@@ -108,3 +118,30 @@ def test_client_mode_as_the_guide_has_it(clean):
 def test_cluster_mode_as_the_guide_has_it(clean):
     clean.ran(GUIDE["cluster"])
     check_outcome(clean)
+
+
+def test_a_container_that_yarn_kills_for_its_memory_is_reported_as_such(project):
+    shutil.copy(ROOT / "tests" / "clusters" / "hungry_model.py", project.folder)
+    done = project.run(
+        "spark-submit --properties-file conf/spark-defaults-yarn.conf --py-files hungry_model.py "
+        "--conf spark.executor.memory=512m --conf spark.executor.memoryOverhead=768m "
+        "jobs/train.py --config conf/yarn.yaml --set model.fn=hungry_model:build"
+    )
+    assert done.returncode == 2, done.stderr[-8000:]
+    (last,) = json_lines(done.stdout.splitlines()[-1:])
+    first, *others = last["error"]["message"].splitlines()
+    assert "YARN killed the container for its memory" in first
+    assert "its limit is 1.3 GB" in first
+    assert "raise spark.executor.memoryOverhead" in first
+    assert any("/node/containerlogs/container_" in line for line in others)
+    assert not last["error"]["retryable"]
+
+
+def test_an_overhead_without_room_for_tensorflow_is_refused_at_once(project):
+    done = project.run(
+        "spark-submit --properties-file conf/spark-defaults-yarn.conf --py-files model.py "
+        "--conf spark.executor.memoryOverhead=384m jobs/train.py --config conf/yarn.yaml"
+    )
+    assert done.returncode == 2, done.stderr[-8000:]
+    (last,) = json_lines(done.stdout.splitlines()[-1:])
+    assert "spark.executor.memoryOverhead=" in last["error"]["message"]
