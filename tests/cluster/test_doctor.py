@@ -185,11 +185,11 @@ def test_executors_that_lack_a_package_or_have_another_version(doctor, environme
 
 def test_a_job_that_hangs_is_ended_and_said_so(doctor, environment):
     home, packages = environment
-    (packages / "sitecustomize.py").write_text("import time\ntime.sleep(600)\n")
+    (packages / "sitecustomize.py").write_text("import time\ntime.sleep(200)\n")
     python = conf("spark.pyspark.python", home / "bin" / "python")
-    report = doctor(*python, "--deadline-s", "25")
+    report = doctor(*python, "--deadline-s", "60")
     only(report, "executor job")
-    assert "ended after 25 s" in report["executor job"]["text"]
+    assert "ended after 60 s" in report["executor job"]["text"]
     assert report["tensorflow"]["level"] == "skipped"
 
 
