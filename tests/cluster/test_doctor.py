@@ -216,8 +216,8 @@ def test_gpus_that_spark_promises_and_tensorflow_does_not_see(doctor, tmp_path):
 
 def test_executors_whose_local_disk_is_full(doctor, tmp_path):
     small = tmp_path / "small"
-    small.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(small)]
+    small.mkdir()  # Spark lays its jars there too: room for them, and little more
+    mount = ["mount", "-t", "tmpfs", "-o", "size=90m", "tmpfs", str(small)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("a small file system cannot be mounted here: needs root")
     try:
