@@ -179,22 +179,28 @@ class BarrierWorkerGroup:
                     "rank %d on %s has been silent for %g s", status.rank, status.host, silence
                 )
                 status.phase = RankPhase.LOST
+        self._ask_for_ends()
         if not self._thread.is_alive():
             self._check_job()
-        self._ask_for_ends()
         return self._statuses
 
     def _ask_for_ends(self) -> None:
         """Find out why YARN's containers of lost ranks ended."""
+        # Spark may fail the stage before the lost container's connection is seen to be gone
+        open_phases = {RankPhase.LOST}
+        if not self._thread.is_alive():
+            open_phases |= {RankPhase.CONNECTED, RankPhase.RUNNING}
         untold = [
             status
             for status in self._statuses
-            if status.phase is RankPhase.LOST and status.container and not status.end
+            if status.phase in open_phases and status.container and not status.end
         ]
         if untold:
             ends = _jvm.container_ends(self._spark)
             for status in untold:
                 status.end = ends.get(status.container, "")
+                if status.end:
+                    status.phase = RankPhase.LOST
 
     def _drain(self) -> None:
         with contextlib.suppress(queue.Empty):
@@ -234,13 +240,16 @@ class BarrierWorkerGroup:
     def _check_job(self) -> None:
         if any(status.phase is RankPhase.FAILED for status in self._statuses):
             return  # the ranks say it better
+        if any(status.end for status in self._statuses):
+            return  # and so does YARN
         if self._job_error is not None:
             text = str(self._job_error)
             if any(mark in text for mark in _CANCELLED_BY_USER):
                 msg = f"{self._request.name}: the Spark job was cancelled"
                 raise CancelledError(msg) from self._job_error
             msg = (
-                f"{self._request.name}: the Spark job of the workers failed: {text.splitlines()[0]}"
+                f"{self._request.name}: the Spark job of the workers failed: "
+                f"{_jvm.brief_cause(self._job_error)}"
             )
             raise ClusterError(msg) from self._job_error
         if errors := self._agent_errors():
