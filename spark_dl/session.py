@@ -7,9 +7,13 @@ their own, so that a job does on one machine what it does on many.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import shutil
+import tempfile
+import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from spark_dl._jvm import (
@@ -18,6 +22,7 @@ from spark_dl._jvm import (
     active_session,
     connector_jar,
     delta_jars,
+    is_connect,
 )
 from spark_dl.config.environment import (
     configured_master,
@@ -32,7 +37,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import SparkSession
 
-__all__ = ["EMBEDDED_MASTER", "active_session", "embedded_session", "job_session"]
+__all__ = ["EMBEDDED_MASTER", "active_session", "embedded_session", "job_session", "ship_code"]
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +115,59 @@ def embedded_session(
     finally:
         session.stop()
         _remove_work_folder(application)
+
+
+def ship_code(spark: SparkSession, *modules: str | os.PathLike[str]) -> None:
+    """Send this package, and modules of yours, to the executors of a Spark Connect session.
+
+    It serves a server whose executors have TensorFlow but not this package. The artifacts belong to
+    this session; other users of the server do not see them. Executors start to see them with the
+    next query.
+
+    Args:
+        spark: a session of Spark Connect.
+        modules: Python files, or folders of packages, that your `model_fn` imports.
+
+    Raises:
+        ConfigError: the session is a classic one, or a path is neither file nor folder.
+
+    Example:
+        >>> ship_code(spark, "models.py")  # doctest: +SKIP
+    """
+    if not is_connect(spark):
+        msg = "a classic session ships code by spark-submit --py-files or SparkContext.addPyFile"
+        raise ConfigError(msg)
+    own = os.path.dirname(os.path.abspath(__file__))
+    with tempfile.TemporaryDirectory() as folder:
+        for path in (own, *(os.path.abspath(module) for module in modules)):
+            name = os.path.basename(path)
+            if os.path.isfile(path):
+                spark.addArtifacts(path, pyfile=True)
+            elif os.path.isdir(path):
+                # a wheel would be refused by Connect, its content in a .zip is not
+                archive = os.path.join(folder, f"{name}-{_zip_package(path, folder)}.zip")
+                spark.addArtifacts(archive, pyfile=True)
+            else:
+                msg = f"ship_code: {path} is neither a Python file nor a folder"
+                raise ConfigError(msg)
+
+
+def _zip_package(package: str, folder: str) -> str:
+    """Zip a package's Python files into `folder` and return the digest in the archive's name.
+
+    The server keeps artifacts by name and refuses another content under a name it has.
+    """
+    name = os.path.basename(package)
+    files = sorted(str(path) for path in Path(package).rglob("*.py"))
+    files += [path for path in (os.path.join(package, "py.typed"),) if os.path.exists(path)]
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(os.path.relpath(path, package).encode() + Path(path).read_bytes())
+    short = digest.hexdigest()[:12]
+    with zipfile.ZipFile(os.path.join(folder, f"{name}-{short}.zip"), "w") as archive:
+        for path in files:
+            archive.write(path, os.path.join(name, os.path.relpath(path, package)))
+    return short
 
 
 def _embedded_conf() -> dict[str, str]:

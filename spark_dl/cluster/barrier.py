@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from spark_dl.cluster.agent import Agent, TaskFacts
 from spark_dl.cluster.group import BarrierWorkerGroup
+from spark_dl.cluster.hub import reached_control
 from spark_dl.cluster.spec import ClusterSpec, PortHolder, join_address, source_address
 from spark_dl.errors import ClusterError
 
@@ -21,6 +22,11 @@ __all__ = ["BarrierBackend"]
 
 def _form(plan: LaunchPlan, task: TaskFacts, context: BarrierTaskContext) -> None:
     """Join the cluster and run this rank's agent."""
+    with reached_control(plan, context) as reached:
+        _form_reached(reached, task, context)
+
+
+def _form_reached(plan: LaunchPlan, task: TaskFacts, context: BarrierTaskContext) -> None:
     gathered = False
     try:
         with Agent(plan, task) as agent, PortHolder() as holder:

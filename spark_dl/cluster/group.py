@@ -10,6 +10,7 @@ import os
 import queue
 import sys
 import sysconfig
+import threading
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,18 @@ from spark_dl import _jvm
 from spark_dl.cluster.agent import TaskFacts
 from spark_dl.cluster.codec import new_secret
 from spark_dl.cluster.control import ControlServer, Envelope
+from spark_dl.cluster.hub import RemoteControl
 from spark_dl.cluster.plan import LaunchPlan
 from spark_dl.cluster.shipping import pickle_by_value
 from spark_dl.cluster.status import RankPhase, WorkerStatus
-from spark_dl.errors import CancelledError, ClusterError, RankFailure, TimeoutExpiredError
+from spark_dl.errors import (
+    CancelledError,
+    ClusterError,
+    ConfigError,
+    RankFailure,
+    TimeoutExpiredError,
+)
+from spark_dl.storage.filesystem import join
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,6 +51,7 @@ _CANCELLED_BY_USER = (
     "SPARK_JOB_CANCELLED",
     "cancelled part of cancelled job group",
     "was cancelled",
+    "OPERATION_CANCELED",
 )
 _NOT_A_RANK = -1
 #: How long agents get to follow a stop request before their Spark job is cancelled.
@@ -58,6 +68,34 @@ def driver_search_path() -> tuple[str, ...]:
         for folder in own
         if os.path.isdir(folder) and os.path.realpath(folder) not in installed
     )
+
+
+def _open_control(
+    spark: SparkSession, request: LaunchRequest, name: str, secret: bytes
+) -> ControlServer | RemoteControl:
+    """Return this end of the control channel, as the agents of the session can reach it."""
+    if _jvm.is_connect(spark):
+        if not request.shared_folder:
+            msg = "on Spark Connect a launch needs a folder that client and executors share"
+            raise ConfigError(msg)
+        return RemoteControl(join(request.shared_folder, f".control-{name}"))
+    conf = spark.sparkContext.getConf()
+    host = conf.get("spark.driver.host") or "127.0.0.1"
+    return ControlServer(
+        bind=conf.get("spark.driver.bindAddress") or host,
+        host=host,
+        secret=secret,
+        world_size=request.num_workers,
+    )
+
+
+def _thread_class(spark: SparkSession) -> type[threading.Thread]:
+    """Return what carries the caller's job properties (pools, queues) into a thread."""
+    if _jvm.is_connect(spark):
+        return threading.Thread  # tags and properties are the session's, not a JVM thread's
+    from pyspark import InheritableThread
+
+    return InheritableThread
 
 
 def _task_facts(context: BarrierTaskContext) -> TaskFacts:
@@ -91,7 +129,7 @@ class BarrierWorkerGroup:
     """A barrier stage whose tasks are agents.
 
     Args:
-        spark: a classic session.
+        spark: the session; over Spark Connect the control channel goes by the run directory.
         backend: name of the backend.
         form: how a task joins the cluster and runs its agent; a module-level function.
         request: what to run.
@@ -104,20 +142,14 @@ class BarrierWorkerGroup:
         self._spark = spark
         self._request = request
         self._group = f"spark_dl-{request.name}-{uuid.uuid4().hex[:8]}"
-        conf = spark.sparkContext.getConf()
-        host = conf.get("spark.driver.host") or "127.0.0.1"
         secret = new_secret()
         job = pickle_by_value((request.function, request.value))
-        self._server = ControlServer(
-            bind=conf.get("spark.driver.bindAddress") or host,
-            host=host,
-            secret=secret,
-            world_size=request.num_workers,
-        )
+        self._server = _open_control(spark, request, self._group, secret)
         plan = LaunchPlan(
             job=job,
             world_size=request.num_workers,
             control=self._server.address,
+            mailbox=self._server.mailbox if isinstance(self._server, RemoteControl) else "",
             secret=secret,
             backend=backend,
             search_path=driver_search_path(),
@@ -136,14 +168,11 @@ class BarrierWorkerGroup:
         self._thread = self._submit(functools.partial(_run_task, plan, form), backend)
 
     def _submit(self, task: Callable[..., Iterator[pa.RecordBatch]], backend: str) -> Any:  # noqa: ANN401 - pyspark's own thread class is untyped
-        from pyspark import InheritableThread
-
         spark, size = self._spark, self._request.num_workers
 
         def submit() -> None:
             try:
-                description = f"spark_dl: {self._request.name}, {size} workers, {backend}"
-                spark.sparkContext.setJobGroup(self._group, description)
+                self._name_job(f"spark_dl: {self._request.name}, {size} workers, {backend}")
                 ranks = spark.range(0, size, 1, size)
                 rows = ranks.mapInArrow(task, "outcome string", barrier=True).collect()
                 self._outcomes = [json.loads(row.outcome) for row in rows]
@@ -151,9 +180,22 @@ class BarrierWorkerGroup:
                 self._job_error = error
             self._server.inbox.put(Envelope(rank=_NOT_A_RANK, message={"kind": "job-ended"}))
 
-        thread = InheritableThread(target=submit, name=self._group, daemon=True)
+        thread = _thread_class(spark)(target=submit, name=self._group, daemon=True)
         thread.start()
         return thread
+
+    def _name_job(self, description: str) -> None:
+        """Give this thread's jobs the name by which they are cancelled."""
+        if _jvm.is_connect(self._spark):
+            self._spark.addTag(self._group)
+        else:
+            self._spark.sparkContext.setJobGroup(self._group, description)
+
+    def _cancel_job(self) -> None:
+        if _jvm.is_connect(self._spark):
+            self._spark.interruptTag(self._group)
+        else:
+            self._spark.sparkContext.cancelJobGroup(self._group)
 
     def poll(self, timeout_s: float) -> list[WorkerStatus]:
         """Wait up to `timeout_s` for news and return the status of every rank.
@@ -181,6 +223,9 @@ class BarrierWorkerGroup:
                 status.phase = RankPhase.LOST
         self._ask_for_ends()
         if not self._thread.is_alive():
+            if isinstance(self._server, RemoteControl):
+                self._server.fetch()  # what the hub wrote last may have overtaken our look
+                self._drain()
             self._check_job()
         return self._statuses
 
@@ -195,7 +240,7 @@ class BarrierWorkerGroup:
             for status in self._statuses
             if status.phase in open_phases and status.container and not status.end
         ]
-        if untold:
+        if untold and not _jvm.is_connect(self._spark):  # a client cannot ask YARN
             ends = _jvm.container_ends(self._spark)
             for status in untold:
                 status.end = ends.get(status.container, "")
@@ -269,7 +314,7 @@ class BarrierWorkerGroup:
         self._thread.join(timeout=min(_LISTEN_S, self._request.timeouts.stop_s))
         if self._thread.is_alive():
             # agents that do not listen (still in the rendezvous, or frozen) end with their job
-            self._spark.sparkContext.cancelJobGroup(self._group)
+            self._cancel_job()
 
     def close(self) -> None:
         """Wait for the tasks' end and close the control channel.
@@ -281,8 +326,10 @@ class BarrierWorkerGroup:
         try:
             self._thread.join(timeout=timeout_s)
             if self._thread.is_alive():
-                self._spark.sparkContext.cancelJobGroup(self._group)
+                self._cancel_job()
                 self._thread.join(timeout=timeout_s)
+            if isinstance(self._server, RemoteControl):
+                self._server.fetch()
             self._drain()  # the last log lines
         finally:
             self._server.close()

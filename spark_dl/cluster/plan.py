@@ -53,6 +53,8 @@ class LaunchRequest:
         timeouts: deadlines.
         on_event: called on the driver with ``(rank, event)`` for what ranks report.
         on_log: called on the driver with ``(rank, host, line)`` for what children print.
+        shared_folder: a folder that this process and the executors share; needed where agents
+            cannot reach this process (Spark Connect).
         stop_reason: asked often: why the run is to be cancelled, `None` to go on; must not block.
     """
 
@@ -67,6 +69,7 @@ class LaunchRequest:
     on_event: Callable[[int, dict[str, Any]], None] = _ignore
     on_log: Callable[[int, str, str], None] = _ignore
     stop_reason: Callable[[], str | None] = _goes_on
+    shared_folder: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,8 @@ class LaunchPlan:
         job: cloudpickle blob of ``(function, value)``; only children open it.
         world_size: number of ranks.
         control: host and port of the driver's control channel.
+        mailbox: where the driver cannot be reached: the folder by which rank 0 passes messages to
+            and from the client; empty otherwise.
         secret: the run's secret; never logged.
         backend: name of the backend.
         attempt: number of this try.
@@ -91,6 +96,7 @@ class LaunchPlan:
     job: bytes = field(repr=False)
     world_size: int
     control: tuple[str, int]
+    mailbox: str = ""
     secret: bytes = field(repr=False)
     backend: str
     attempt: int = 1

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SlotFacts",
     "choose_num_workers",
+    "cluster_conf",
     "expected_slots",
     "refuse_unsupported",
     "wait_for_slots",
@@ -130,12 +131,14 @@ def wait_for_slots(spark: SparkSession, requested: int | None, *, timeout_s: flo
     A request that can never be met is not waited for.
 
     Args:
-        spark: a classic session.
+        spark: the session.
         requested: number of workers asked for.
         timeout_s: how long executors may take to register.
     """
-    conf = dict(spark.sparkContext.getConf().getAll())
+    conf = cluster_conf(spark)
     refuse_unsupported(conf)
+    if _jvm.is_connect(spark):
+        return _promised_slots(conf, requested)
     expected = expected_slots(conf)
 
     def look() -> SlotFacts:
@@ -153,6 +156,29 @@ def wait_for_slots(spark: SparkSession, requested: int | None, *, timeout_s: flo
         return facts
     # tasks of a run that has just been stopped end within seconds
     return _wait(look, lambda f: f.free >= wanted, _RELEASE_S)
+
+
+def cluster_conf(spark: SparkSession) -> dict[str, str]:
+    """Return the settings that Spark was started with; over Connect those that the server shows."""
+    if _jvm.is_connect(spark):
+        return dict(spark.conf.getAll)
+    return dict(spark.sparkContext.getConf().getAll())
+
+
+def _promised_slots(conf: dict[str, str], requested: int | None) -> SlotFacts:
+    """Return the slots that the server's configuration promises: a Connect client sees no others.
+
+    Raises:
+        ConfigError: the number of workers was left to us and the configuration does not say it.
+    """
+    expected = expected_slots(conf)
+    if expected is None and requested is None:
+        msg = (
+            "cluster.num_workers is not set, and a Spark Connect client cannot count the server's "
+            "task slots: set num_workers (slots = executors x cores / spark.task.cpus)"
+        )
+        raise ConfigError(msg)
+    return SlotFacts(total=expected if expected is not None else requested or 0, expected=expected)
 
 
 def _wait(

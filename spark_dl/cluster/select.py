@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from spark_dl._jvm import is_connect
 from spark_dl.cluster.barrier import BarrierBackend
 from spark_dl.cluster.tfos import TensorFlowOnSparkBackend
 from spark_dl.errors import ConfigError, ResourceError
@@ -27,6 +28,9 @@ __all__ = ["ExecutorFacts", "choose_backend", "probe_executors", "select_backend
 logger = logging.getLogger(__name__)
 
 _SETUPTOOLS_LIMIT: Final = 82
+_ON_CONNECT: Final = (
+    "its nodes register with a server in the driver, which a Spark Connect client is not"
+)
 _PACKAGES: Final = (
     "spark-dl",
     "tensorflow",
@@ -83,12 +87,13 @@ def probe_executors(spark: SparkSession) -> ExecutorFacts:
     return ExecutorFacts(**json.loads(row.facts))
 
 
-def choose_backend(name: str, facts: ExecutorFacts) -> tuple[str, str]:
+def choose_backend(name: str, facts: ExecutorFacts, *, on_connect: bool = False) -> tuple[str, str]:
     """Return the backend's name and the reason for it; pure.
 
     Args:
         name: ``auto``, ``tensorflowonspark`` or ``barrier``.
         facts: what the executors have.
+        on_connect: whether the session is a client of Spark Connect.
 
     Raises:
         ResourceError: TensorFlow is missing there, or what the forced backend needs.
@@ -100,7 +105,13 @@ def choose_backend(name: str, facts: ExecutorFacts) -> tuple[str, str]:
             "or ship an environment that has it (spark.pyspark.python)"
         )
         raise ResourceError(msg)
-    obstacle = facts.why_not_tensorflowonspark()
+    if on_connect:
+        if name == "tensorflowonspark":
+            msg = f"backend tensorflowonspark cannot be used: {_ON_CONNECT}; use barrier or auto"
+            raise ConfigError(msg)
+        obstacle: str | None = _ON_CONNECT
+    else:
+        obstacle = facts.why_not_tensorflowonspark()
     match name:
         case "barrier":
             return name, "asked for"
@@ -125,10 +136,12 @@ def select_backend(spark: SparkSession, name: str | None) -> Backend:
     """Return the backend to use, and log which and why.
 
     Args:
-        spark: a classic session.
+        spark: the session, classic or Connect.
         name: ``auto`` (also `None`), ``tensorflowonspark`` or ``barrier``.
     """
-    chosen, reason = choose_backend(name or "auto", probe_executors(spark))
+    chosen, reason = choose_backend(
+        name or "auto", probe_executors(spark), on_connect=is_connect(spark)
+    )
     logger.info("backend %s: %s", chosen, reason)
     if chosen == TensorFlowOnSparkBackend.name:
         return TensorFlowOnSparkBackend(spark)

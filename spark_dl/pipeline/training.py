@@ -7,13 +7,11 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from spark_dl._jvm import is_connect
 from spark_dl.cluster.memory import check_overhead
 from spark_dl.cluster.plan import LaunchRequest, Timeouts
-from spark_dl.cluster.resources import choose_num_workers, wait_for_slots
+from spark_dl.cluster.resources import choose_num_workers, cluster_conf, wait_for_slots
 from spark_dl.cluster.select import select_backend
 from spark_dl.cluster.supervisor import run_on_cluster
-from spark_dl.errors import ConfigError
 from spark_dl.monitoring import Progress, ProgressEvent, start_tensorboard
 from spark_dl.pipeline.presence import Presence
 from spark_dl.runs import Record, Run, finished_run, next_attempt, recorded
@@ -91,15 +89,12 @@ def run_training(job: TrainingJob) -> Run:
 
 def _check(job: TrainingJob) -> int:
     """Check what can be known before the cluster starts; return the number of workers."""
-    if is_connect(job.spark):
-        msg = "training needs a classic Spark session: this one is a Spark Connect client"
-        raise ConfigError(msg)
     local_path(job.dataset.path)
     facts = wait_for_slots(
         job.spark, job.config.cluster.num_workers, timeout_s=job.config.cluster.start_timeout_s
     )
     num_workers = choose_num_workers(job.config.cluster.num_workers, facts)
-    check_overhead(dict(job.spark.sparkContext.getConf().getAll()), num_workers)
+    check_overhead(cluster_conf(job.spark), num_workers)
     job.dataset.manifest.split(_TRAIN_SPLIT)  # says so when it is missing or empty
     Assignment(
         rows=job.dataset.manifest.totals[_TRAIN_SPLIT],
@@ -156,4 +151,5 @@ def _request(
         on_event=on_event,
         on_log=on_log,
         stop_reason=presence.stop_reason,
+        shared_folder=job.paths.root,
     )

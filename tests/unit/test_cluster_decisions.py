@@ -214,6 +214,15 @@ def facts(**versions):
     )
 
 
+def test_on_connect_auto_takes_barrier_and_tensorflowonspark_is_refused():
+    full = facts(tensorflow="2.21.0", tensorflowonspark="2.2.5", setuptools="81.0.0")
+    name, reason = choose_backend("auto", full, on_connect=True)
+    assert name == "barrier"
+    assert "Spark Connect" in reason
+    with pytest.raises(ConfigError, match=r"Spark Connect.*use barrier or auto"):
+        choose_backend("tensorflowonspark", full, on_connect=True)
+
+
 def test_the_backend_is_chosen_by_what_executors_have():
     full = facts(tensorflow="2.21.0", tensorflowonspark="2.2.5", setuptools="81.0.0")
     assert choose_backend("auto", full)[0] == "tensorflowonspark"
