@@ -15,6 +15,7 @@ import time
 from pyspark.sql import SparkSession
 
 import spark_dl
+from spark_dl.errors import ConfigError, TrainingFailedError
 from spark_dl.session import ship_code
 
 
@@ -74,13 +75,13 @@ def main(remote: str, folder: str, steps: list[str]) -> None:
     if "fail" in steps:
         try:
             train(failing_model_fn, run_id="failing")
-        except spark_dl.TrainingFailedError as error:
+        except TrainingFailedError as error:
             happened = float(error.failures[0].message.rpartition(" ")[2])
             say("fail", text=str(error), seconds=time.time() - happened)
     if "tfos" in steps:
         try:
             train(model_fn, run_id="tfos", backend="tensorflowonspark")
-        except spark_dl.ConfigError as error:
+        except ConfigError as error:
             say("tfos", text=str(error))
     if "interrupt" in steps:
         say("interrupt")
