@@ -23,7 +23,7 @@ export PYSPARK_PYTHON := $(abspath $(BIN)/python)
 unexport SPARK_HOME
 export TZ := UTC
 
-.PHONY: help demo test test-clusters test-jars lint format jars bench smoke wheel clean
+.PHONY: help demo test test-faults test-clusters test-jars lint format jars bench smoke wheel clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ test: $(INSTALLED) $(JARS) ## all tests: unit, spark, cluster (PYTEST_ARGS)
 
 test-clusters: $(INSTALLED) $(JARS) ## from the wheel, on YARN, standalone, … started for it (PYTEST_ARGS)
 	$(BIN)/python -m pytest -m clusters tests/clusters $(PYTEST_ARGS)
+
+test-faults: $(INSTALLED) $(JARS) ## kill, cut off and starve what trains: it must go on or say why (PYTEST_ARGS)
+	$(BIN)/python -m pytest -m faults tests/training $(PYTEST_ARGS)
 
 test-jars: $(INSTALLED) ## the connector's own tests, in the JVM
 	eval "$$($(BIN)/python -m spark_dl.versions)" && PYTHON=$(BIN)/python tools/sbt connector/test

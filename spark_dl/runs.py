@@ -15,9 +15,9 @@ from spark_dl.errors import CancelledError, ConfigError, StorageError
 from spark_dl.storage import JobState, JobStatus, RunPaths, Storage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["Record", "Run", "finished_run", "next_attempt", "recorded"]
+__all__ = ["Record", "Run", "finished_run", "read_status", "recorded"]
 
 logger = logging.getLogger(__name__)
 
@@ -56,10 +56,13 @@ class Record:
         """Write the file."""
         self._path = path
         self.status = status
+        #: Whether the file is still this job's to write.
+        self.is_owner: Callable[[], bool] = lambda: True
         self._write()
 
     def _write(self) -> None:
-        self.status.write(self._path)
+        if self.is_owner():
+            self.status.write(self._path)
 
     def running(self) -> None:
         """Say that the job has started its work."""
@@ -96,7 +99,7 @@ def recorded(job: str, paths: RunPaths, *, attempt: int = 1) -> Iterator[Record]
 
 def finished_run(paths: RunPaths) -> Run | None:
     """Return the run that is in a directory, `None` if none has succeeded there."""
-    status = _status(paths)
+    status = read_status(paths)
     if status is None or status.status is not JobState.SUCCEEDED:
         return None
     storage = Storage(paths.root)
@@ -110,41 +113,12 @@ def finished_run(paths: RunPaths) -> Run | None:
     )
 
 
-def next_attempt(paths: RunPaths) -> int:
-    """Make a run directory ready for a try and return the try's number.
-
-    What a try that failed or was cancelled has left is removed: a scheduler tries again under the
-    same id.
+def read_status(paths: RunPaths) -> JobStatus | None:
+    """Return what `status.json` says, `None` where there is none.
 
     Raises:
-        ConfigError: a run of that id is going on there, or its driver died without a word.
+        ConfigError: it is not such a file.
     """
-    status = _status(paths)
-    if status is None:
-        return 1
-    if status.status not in (JobState.FAILED, JobState.CANCELLED):
-        msg = (
-            f"run {paths.run_id} is in {paths.runs} already and is {status.status}: choose another "
-            "run_id, or remove its directory if its driver is gone"
-        )
-        raise ConfigError(msg)
-    logger.info(
-        "run %s starts over: its attempt %d %s", paths.run_id, status.attempt, status.status
-    )
-    storage = Storage(paths.root)
-    for left in (
-        paths.stop,
-        paths.heartbeat,
-        paths.metrics,
-        paths.events,
-        paths.checkpoints,
-        paths.models,
-    ):
-        storage.remove(left)
-    return status.attempt + 1
-
-
-def _status(paths: RunPaths) -> JobStatus | None:
     if not Storage(paths.root).exists(paths.status):
         return None
     try:

@@ -1,6 +1,7 @@
 """What users write: one frozen model for each section of the YAML, and the job that holds them."""
 
 from spark_dl.config.base import Section, build
+from spark_dl.config.checkpoint import CheckpointConfig
 from spark_dl.config.job import JobConfig, JobName, required
 from spark_dl.config.loading import json_schema, load_config
 from spark_dl.config.sections import (
@@ -16,6 +17,7 @@ from spark_dl.config.sections import (
 )
 
 __all__ = [
+    "CheckpointConfig",
     "ClusterConfig",
     "DatasetConfig",
     "FeatureConfig",

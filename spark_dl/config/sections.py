@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from spark_dl.config.base import Flag, Params, PositiveInt, PositiveSeconds, Section, Text
+from spark_dl.config.checkpoint import CheckpointConfig
 
 if TYPE_CHECKING:
     from typing import Self
@@ -171,6 +172,7 @@ class TrainingConfig(Section):
             because it leaves every step's mean as it is.
         log_every_steps: steps between two lines of progress and metrics; 50 costs nothing that can
             be measured.
+        checkpoint: when the run's state is saved, see `CheckpointConfig`.
     """
 
     epochs: PositiveInt = 1
@@ -179,6 +181,7 @@ class TrainingConfig(Section):
     shuffle: Flag = True
     remainder: Literal["drop", "pad"] = "drop"
     log_every_steps: PositiveInt = 50
+    checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
 
 
 class ClusterConfig(Section):

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import socket
 import threading
 import time
+import uuid
 from typing import TYPE_CHECKING, Final, Self
 
 from spark_dl.errors import SparkDLError
@@ -21,13 +24,13 @@ if TYPE_CHECKING:
 
     from spark_dl.storage import RunPaths
 
-__all__ = ["Presence"]
+__all__ = ["BEAT_S", "Presence"]
 
 logger = logging.getLogger(__name__)
 
 _LOOK_S: Final = 1.0
 #: A tenth of the silence after which `spark-dl runs` calls a run silent.
-_BEAT_S: Final = 12.0
+BEAT_S: Final = 12.0
 _JOIN_S: Final = 30.0
 
 
@@ -42,19 +45,24 @@ class Presence:
         beat_s: seconds between two heartbeats.
     """
 
-    def __init__(
-        self, paths: RunPaths, *, look_s: float = _LOOK_S, beat_s: float = _BEAT_S
-    ) -> None:
+    def __init__(self, paths: RunPaths, *, look_s: float = _LOOK_S, beat_s: float = BEAT_S) -> None:
         """Write nothing yet."""
         self._paths = paths
         self._look_s = look_s
         self._beat_s = beat_s
+        self._sign = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex}
         self._reason: str | None = None
+        self._has_beaten = False
+        self._is_displaced = False
         self._over = threading.Event()
         self._is_failing = False
         self._thread = threading.Thread(
             target=self._live, name=f"presence-{paths.run_id}", daemon=True
         )
+
+    def owns_run(self) -> bool:
+        """Whether no other driver has taken the run directory over."""
+        return not self._is_displaced
 
     def stop_reason(self) -> str | None:
         """Return who asked the run to stop, `None` while nobody has."""
@@ -74,6 +82,8 @@ class Presence:
         """End, and take both files away."""
         self._over.set()
         self._thread.join(_JOIN_S)
+        if self._is_displaced:
+            return
         try:
             storage = Storage(self._paths.root)
             for path in (self._paths.heartbeat, self._paths.stop):
@@ -88,17 +98,29 @@ class Presence:
                 storage = Storage(self._paths.root)
                 if beaten is None or time.monotonic() - beaten >= self._beat_s:
                     beaten = time.monotonic()
-                    storage.write_atomic(self._paths.heartbeat, json.dumps({"time": now()}))
+                    self._beat(storage)
                 if self._reason is None and storage.exists(self._paths.stop):
                     self._reason = _reason(storage.read_bytes(self._paths.stop))
                     logger.info("%s: %s", self._paths.run_id, self._reason)
                 self._is_failing = False
-            except (SparkDLError, OSError) as problem:
+            except (SparkDLError, OSError, ValueError) as problem:
                 if not self._is_failing:
                     logger.warning("the run directory cannot be reached: %s", problem)
                 self._is_failing = True
             if self._over.wait(self._look_s):
                 return
+
+    def _beat(self, storage: Storage) -> None:
+        """Sign that the run is ours, unless somebody else has: this driver was away for long."""
+        if self._has_beaten and storage.exists(self._paths.heartbeat):
+            found = json.loads(storage.read_bytes(self._paths.heartbeat))
+            if found.get("token") != self._sign["token"]:
+                self._is_displaced = True
+                who = f"pid {found.get('pid')} on {found.get('host')}"
+                self._reason = f"another driver ({who}) has taken the run over"
+                return
+        self._has_beaten = True
+        storage.write_atomic(self._paths.heartbeat, json.dumps({"time": now(), **self._sign}))
 
 
 def _reason(request: bytes) -> str:

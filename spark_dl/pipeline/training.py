@@ -13,8 +13,9 @@ from spark_dl.cluster.resources import choose_num_workers, cluster_conf, wait_fo
 from spark_dl.cluster.select import select_backend
 from spark_dl.cluster.supervisor import run_on_cluster
 from spark_dl.monitoring import Progress, ProgressEvent, start_tensorboard
+from spark_dl.pipeline.attempts import next_attempt
 from spark_dl.pipeline.presence import Presence
-from spark_dl.runs import Record, Run, finished_run, next_attempt, recorded
+from spark_dl.runs import Record, Run, finished_run, recorded
 from spark_dl.shards.assignment import Assignment
 from spark_dl.storage import RunPaths, Storage, local_path
 from spark_dl.training.entry import NOISE, PRELOAD, run_rank
@@ -63,6 +64,7 @@ def run_training(job: TrainingJob) -> Run:
         contextlib.ExitStack() as stack,
     ):
         presence = stack.enter_context(Presence(job.paths))
+        record.is_owner = presence.owns_run
         storage.write_atomic(job.paths.job, job.config.to_yaml())
         storage.write_atomic(job.paths.manifest, job.dataset.manifest.model_dump_json(indent=2))
         num_workers = _check(job)
@@ -123,6 +125,7 @@ def _request(
         shuffle=training.shuffle,
         remainder=training.remainder,
         log_every_steps=training.log_every_steps,
+        checkpoint=training.checkpoint,
         fingerprint=job.dataset.manifest.fingerprint,
     )
 

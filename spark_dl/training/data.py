@@ -134,16 +134,23 @@ def _decoder(spec: FeatureSpec, *, bare: bool) -> Callable[..., tuple[Any, ...]]
 
 
 def training_dataset(
-    reader: ShardReader, assignment: Assignment, spec: FeatureSpec, *, epochs: int, bare: bool
+    reader: ShardReader,
+    assignment: Assignment,
+    spec: FeatureSpec,
+    *,
+    epochs: range,
+    bare: bool,
+    step: int = 0,
 ) -> tf.data.Dataset:
-    """Return this rank's batches of all epochs, one after the other.
+    """Return this rank's batches of some epochs, one after the other.
 
     Args:
         reader: the training split.
         assignment: which rows this rank meets, and when.
         spec: the dataset's columns.
-        epochs: number of epochs.
+        epochs: the epochs.
         bare: whether the model takes its single input bare instead of in a dict.
+        step: the step of the first epoch to begin with.
 
     Returns:
         A dataset of ``(features, label)`` or ``(features, label, weight)``; every tensor is
@@ -152,8 +159,8 @@ def training_dataset(
     weighted = assignment.remainder == "pad"
 
     def batches() -> Iterator[tuple[Records] | tuple[Records, Weights | None]]:
-        for epoch in range(epochs):
-            for batch in assignment.epoch(epoch):
+        for epoch in epochs:
+            for batch in assignment.epoch(epoch, step if epoch == epochs.start else 0):
                 records = reader.read(batch.rows)
                 yield (records, batch.weights) if weighted else (records,)
 

@@ -6,10 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 import keras
-import numpy as np
 
 from spark_dl.errors import ConfigError, did_you_mean
-from spark_dl.training.checkpoint import seed_states
 from spark_dl.training.optimizer import distributed
 
 if TYPE_CHECKING:
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
     from spark_dl.training.collective import Collective
     from spark_dl.training.task import TrainTask
 
-__all__ = ["average_state", "build_model", "equalise", "resolve_function"]
+__all__ = ["build_model", "resolve_function"]
 
 #: Loss reductions whose mean over ranks is not their value over all rows.
 _UNFIT_REDUCTIONS = ("sum", "mean_with_sample_weight")
@@ -109,44 +107,3 @@ def _check_compiled(model: keras.Model, collective: Collective) -> None:
                 "use 'sum_over_batch_size'"
             )
             raise ConfigError(msg)
-
-
-def equalise(model: keras.Model, seed: int, collective: Collective) -> None:
-    """Give every rank rank 0's weights, and its own seeds; the model must be built.
-
-    Args:
-        model: a built model.
-        seed: the run's seed.
-        collective: of this rank.
-    """
-    model.set_weights(collective.broadcast(model.get_weights()))
-    for index, state in enumerate(seed_states(model)):
-        entropy = np.random.SeedSequence(
-            [seed & 0xFFFFFFFF, collective.rank, index]
-        ).generate_state(1)[0]
-        state.assign(np.array([int(entropy) & 0x7FFFFFFF, 0], dtype=np.dtype(state.dtype)))
-
-
-def average_state(model: keras.Model, collective: Collective) -> None:
-    """Give every rank the mean over ranks of the state that no gradient trains.
-
-    Moving statistics (BatchNormalization) differ from rank to rank; validation and export must be
-    of one model. Seeds of random layers and counters stay as they are.
-
-    Args:
-        model: a built model.
-        collective: of this rank.
-    """
-    if collective.world_size == 1:
-        return
-    seeds = {id(state) for state in seed_states(model)}
-    moving = [
-        variable
-        for variable in model.non_trainable_variables
-        if id(variable) not in seeds and np.issubdtype(np.dtype(variable.dtype), np.floating)
-    ]
-    if not moving:
-        return
-    sums = collective.sum_arrays([np.asarray(variable.numpy()) for variable in moving])
-    for variable, total in zip(moving, sums, strict=True):
-        variable.assign(total / collective.world_size)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from spark_dl.config import CheckpointConfig
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -32,7 +34,7 @@ class TrainTask:
         log_every_steps: distance of the step records in `metrics.jsonl` and TensorBoard.
         train_split: name of the split to train on.
         validation_split: name of the split to validate on; `None` or an empty split for none.
-        keep_checkpoints: number of checkpoints that are kept.
+        checkpoint: when the run's state is saved.
         version: version number of the exported model.
         fingerprint: the dataset's fingerprint.
     """
@@ -49,6 +51,6 @@ class TrainTask:
     log_every_steps: int = 50
     train_split: str = "train"
     validation_split: str | None = "validation"
-    keep_checkpoints: int = 2
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     version: int = 1
     fingerprint: str = ""

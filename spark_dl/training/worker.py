@@ -8,13 +8,18 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from spark_dl.shards import Manifest
 from spark_dl.shards.assignment import Assignment, evaluation_rows
-from spark_dl.training.callbacks import EpochEnd, StepReports, Validation
+from spark_dl.training.callbacks import Checkpoints, EpochEnd, StepReports, Validation
+from spark_dl.training.checkpoint import CheckpointStore
 from spark_dl.training.collective import Collective, form_collective
 from spark_dl.training.data import ShardReader, evaluation_dataset, training_dataset
 from spark_dl.training.events import RunLog
 from spark_dl.training.export import export_model, takes_bare_input
+from spark_dl.training.loop import fit_from
 from spark_dl.training.metrics import check_reducible
-from spark_dl.training.model import build_model, equalise
+from spark_dl.training.model import build_model
+from spark_dl.training.resume import resume
+from spark_dl.training.saving import Saver
+from spark_dl.training.state import averaged_state, equalise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -82,40 +87,59 @@ def fit(
     model = build_model(task, manifest.spec, collective)
     bare = takes_bare_input(model, manifest.spec)
     reader = ShardReader(task.dataset, manifest.split(task.train_split))
-    batches = training_dataset(reader, assignment, manifest.spec, epochs=task.epochs, bare=bare)
     _build(model, reader, manifest, bare=bare)
     check_reducible(model)
     equalise(model, task.seed, collective)
+    store = CheckpointStore(task.paths, task.checkpoint)
+    start = resume(task, model, store, collective, assignment.steps_per_epoch)
+    saver = Saver(store, collective)
+
+    def batches(epoch: int, step: int) -> tf.data.Dataset:
+        return training_dataset(
+            reader,
+            assignment,
+            manifest.spec,
+            epochs=range(epoch, task.epochs),
+            step=step,
+            bare=bare,
+        )
+
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(RunLog(task.paths)) if collective.rank == 0 else None
         validation = _validation(task, manifest, collective, bare=bare)
-        end = EpochEnd(task, collective, assignment.steps_per_epoch, validation, log)
+        end = EpochEnd(collective, assignment.steps_per_epoch, validation, log)
+        end.history.update(start.history)
         callbacks: list[keras.callbacks.Callback] = [end]
         if log is not None:
             log.write_graph(model)
             callbacks.append(StepReports(task, assignment.steps_per_epoch, log, report))
-        model.fit(
-            batches,
-            epochs=task.epochs,
-            # Keras must never meet the end of the dataset: it would run a step past it
-            steps_per_epoch=assignment.steps_per_epoch,
-            shuffle=False,  # the assignment has shuffled
-            callbacks=callbacks,
-            verbose=0,
+        callbacks.append(
+            Checkpoints(task, collective, assignment.steps_per_epoch, saver, end.history)
         )
+        fit_from(
+            model,
+            batches,
+            callbacks,
+            start=start,
+            epochs=task.epochs,
+            steps_per_epoch=assignment.steps_per_epoch,
+        )
+        saver.wait()
     result: dict[str, Any] = {
         "history": end.history,
         "steps": assignment.steps_per_epoch * task.epochs,
+        "resumed_from": start.step,
     }
-    if collective.rank == 0:
-        result["model_path"] = export_model(
-            model,
-            manifest.spec,
-            task.paths.model(task.version),
-            run_id=task.paths.run_id,
-            version=task.version,
-            fingerprint=task.fingerprint,
-        )
+    with averaged_state(model, collective):
+        if collective.rank == 0:
+            result["model_path"] = export_model(
+                model,
+                manifest.spec,
+                task.paths.model(task.version),
+                run_id=task.paths.run_id,
+                version=task.version,
+                fingerprint=task.fingerprint,
+            )
     return result
 
 
