@@ -184,6 +184,7 @@ class RankFailure:
         log_tail: the last lines that the worker wrote to stdout and stderr.
         log_url: where the whole log of its container can be read; empty where nothing says it.
         retryable: whether the same work may succeed when tried again.
+        is_of_memory: whether a limit of memory ended it.
     """
 
     rank: int
@@ -194,6 +195,7 @@ class RankFailure:
     log_tail: tuple[str, ...] = ()
     log_url: str = ""
     retryable: bool = False
+    is_of_memory: bool = False
 
     def cause(self) -> str:
         """Return the failure in one line, cause first."""
@@ -224,6 +226,18 @@ class TrainingFailedError(SparkDLError):
         kind = RetryableTrainingFailedError if all(f.retryable for f in ordered) else cls
         error = kind("\n\n".join(_render(group) for group in groups.values()))
         error.failures = ordered
+        return error
+
+    def given_up(self, why: str, *, is_final: bool) -> TrainingFailedError:
+        """Return this error with the reason why the run was not started again.
+
+        Args:
+            why: the reason.
+            is_final: whether starting the run again by hand would end alike.
+        """
+        kind = TrainingFailedError if is_final else type(self)
+        error = kind(f"{self}\n\nnot restarted: {why}")
+        error.failures = self.failures
         return error
 
 

@@ -70,6 +70,12 @@ class Record:
             self.status = self.status.model_copy(update={"status": JobState.RUNNING})
             self._write()
 
+    def restarting(self, attempt: int) -> None:
+        """Say that workers were lost and that another try follows."""
+        update = {"status": JobState.RESTARTING, "attempt": attempt}
+        self.status = self.status.model_copy(update=update)
+        self._write()
+
     def succeeded(self, metrics: Mapping[str, float]) -> None:
         """Say that the job ended well."""
         self.status = self.status.succeeded(dict(metrics))

@@ -1,8 +1,8 @@
 """The agent: what runs inside a Spark task. It forms the cluster, starts the child and watches it.
 
-The child may crash, hang or be killed for its memory; the agent lives to say why. An agent never
-raises to Spark, which
-would resubmit the stage: it reports to the driver over the control channel and ends well.
+The child may crash, hang or be killed for its memory; the agent lives to say why, and starts a new
+one when the driver wants another try. An agent never raises to Spark, which would resubmit the
+stage: it reports to the driver over the control channel and ends well.
 """
 
 from __future__ import annotations
@@ -75,7 +75,12 @@ class Agent:
         self._plan = plan
         self.task = task
         self.host = socket.gethostname()
-        self._events: queue.SimpleQueue[ChildEvent | Message] = queue.SimpleQueue()
+        #: Orders of the driver, and events of children with the number of their try.
+        self._events: queue.SimpleQueue[Message | tuple[int, ChildEvent]] = queue.SimpleQueue()
+        self._attempt = plan.attempt
+        self._is_alive = True
+        self._is_released = False
+        self._heard = time.monotonic()
         self._logs: list[str] = []
         self._logs_sent = 0.0
         self._error: dict[str, Any] | None = None
@@ -99,11 +104,15 @@ class Agent:
         threading.Thread(target=self._listen, daemon=True).start()
         self._beating = threading.Event()
         threading.Thread(target=self._beat, daemon=True).start()
-        self.child = ChildProcess(
+        self.child = self._start_child()
+
+    def _start_child(self) -> ChildProcess:
+        attempt = self._attempt
+        return ChildProcess(
             environ=self._environ(),
-            preload=plan.preload,
-            deliver=self._events.put,
-            noise=plan.noise,
+            preload=self._plan.preload,
+            deliver=lambda event: self._events.put((attempt, event)),
+            noise=self._plan.noise,
         )
 
     def _environ(self) -> dict[str, str]:
@@ -131,53 +140,67 @@ class Agent:
             self._handle({"kind": "stop", "reason": "the driver is gone"})
 
     def _handle(self, message: Message) -> None:
+        self._heard = time.monotonic()
+        if message.get("kind") == "alive":
+            return
         if message.get("kind") == "stop":
             self.stopping.set()
         self._events.put(message)
 
     def _beat(self) -> None:
-        while not self._beating.wait(self._plan.timeouts.heartbeat_s):
+        """Sign to the driver; when the driver is silent, end as it believes us to be."""
+        interval_s, patience_s = self._plan.timeouts.heartbeat_s, self._plan.timeouts.lost_s
+        while True:
+            slept = time.monotonic()
+            if self._beating.wait(interval_s):
+                return
+            now = time.monotonic()
+            if now - slept > patience_s / 2:
+                self._heard = now  # it was we who were away
+            elif now - self._heard > patience_s and not self.stopping.is_set():
+                self._handle({"kind": "stop", "reason": "the driver is silent"})
             self._send({"kind": "heartbeat"})
 
     def _send(self, message: Message) -> None:
         # the driver's end is noticed by _listen; there is nobody left to tell
         with contextlib.suppress(ChannelClosedError):
-            self._channel.send(message)
+            self._channel.send({**message, "attempt": self._attempt})
 
     def run(self, spec: ClusterSpec, tf_config: str | None = None) -> None:
-        """Give the child its job and watch it until it has ended; the outcome goes to the driver.
+        """Give the child its job and watch it, and those that replace it, until the run is over.
 
         Args:
             spec: the cluster that was formed.
             tf_config: TF_CONFIG where the backend has its own; by default it follows from `spec`.
         """
+        environ = {"TF_CONFIG": tf_config or spec.tf_config(self.task.rank)}
+        self._give_job(spec, environ)
+        while self._is_alive or not (self.stopping.is_set() or self._is_released):
+            item = self._next()
+            if isinstance(item, tuple):
+                attempt, event = item
+                if attempt == self._attempt:  # else a child that was replaced
+                    self._take(event)
+            elif item.get("kind") == "go":
+                self._give_job(spec, environ)
+            else:
+                self._obey(item)
+
+    def _give_job(self, spec: ClusterSpec, environ: dict[str, str]) -> None:
         rank = self.task.rank
         context = {
             "rank": rank,
             "world_size": spec.world_size,
             "local_rank": spec.local_rank(rank),
-            "attempt": self._plan.attempt,
+            "attempt": self._attempt,
             "cores": self.task.cores,
             "backend": self._plan.backend,
             "addresses": spec.addresses,
             "start_timeout_s": self._plan.timeouts.start_s,
         }
-        environ = {"TF_CONFIG": tf_config or spec.tf_config(rank)}
         self.child.start_job({"context": context, "environ": environ}, self._plan.job)
-        while True:
-            item = self._next()
-            if isinstance(item, dict):
-                self._obey(item)
-            elif item.kind == "event":
-                self._relay(item.event)
-            elif item.kind == "log":
-                self._logs.append(item.line)
-                self._flush_logs(full=len(self._logs) >= _LOG_BUNDLE_LINES)
-            elif item.kind == "exit":
-                self._finish(item.code)
-                return
 
-    def _next(self) -> ChildEvent | Message:
+    def _next(self) -> tuple[int, ChildEvent] | Message:
         while True:
             try:
                 return self._events.get(timeout=_LOG_INTERVAL_S)
@@ -189,9 +212,33 @@ class Agent:
             case "stop":
                 self.child.kill()
             case "release":
+                self._is_released = True
                 self.child.release()
+            case "restart":
+                self._restart(int(message["attempt"]))
             case other:
                 logger.warning("agent of rank %d: unknown message %r", self.task.rank, other)
+
+    def _restart(self, attempt: int) -> None:
+        """Replace the child; the new one gets its job once all ranks have theirs ready."""
+        self.child.close()
+        self._attempt = attempt
+        self._error = None
+        self._has_result = False
+        self._is_alive = True
+        self.child = self._start_child()
+        self._send({"kind": "ready"})
+
+    def _take(self, event: ChildEvent) -> None:
+        match event.kind:
+            case "event":
+                self._relay(event.event)
+            case "log":
+                self._logs.append(event.line)
+                self._flush_logs(full=len(self._logs) >= _LOG_BUNDLE_LINES)
+            case "exit":
+                self._is_alive = False
+                self._finish(event.code)
 
     def _relay(self, event: Message) -> None:
         match event.get("kind"):

@@ -19,6 +19,9 @@ class WorkerGroup(Protocol):
     def poll(self, timeout_s: float) -> Sequence[WorkerStatus]:
         """Wait up to `timeout_s` for news and return the status of every rank, in order."""
 
+    def restart_children(self, attempt: int) -> bool:
+        """Have every agent replace its child, for another try; return whether they all can."""
+
     def release(self) -> None:
         """Let the children go, once every rank is done."""
 

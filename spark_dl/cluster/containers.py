@@ -39,7 +39,7 @@ def container_facts(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def explain_end(reason: str) -> tuple[str, bool]:
-    """Return why an executor ended, in words that say what to do, and whether to try again.
+    """Return why an executor ended, in words that say what to do, and whether memory was it.
 
     Args:
         reason: what Spark keeps as the reason of an executor's removal.
@@ -50,5 +50,5 @@ def explain_end(reason: str) -> tuple[str, bool]:
             f"{killed['limit']} (spark.executor.memory + spark.executor.memoryOverhead); raise "
             "spark.executor.memoryOverhead, which TensorFlow's memory counts against"
         )
-        return message, False
-    return f"the executor ended: {' '.join(reason.split())}", True
+        return message, True
+    return f"the executor ended: {' '.join(reason.split())}", False

@@ -76,9 +76,12 @@ class ControlServer:
         host: address that executors connect to (``spark.driver.host``).
         secret: the run's secret.
         world_size: number of ranks.
+        ping_s: seconds between two signs of life to the agents.
     """
 
-    def __init__(self, *, bind: str, host: str, secret: bytes, world_size: int) -> None:
+    def __init__(
+        self, *, bind: str, host: str, secret: bytes, world_size: int, ping_s: float
+    ) -> None:
         """Start listening on a free port."""
         self._secret = secret
         self._world_size = world_size
@@ -88,12 +91,19 @@ class ControlServer:
         self._stop: Message | None = None
         self._strangers = 0
         self._closing = False
-        self._pause = threading.Event()
+        self._over = threading.Event()
         self.inbox: queue.SimpleQueue[Envelope] = queue.SimpleQueue()
         self.reservations = Reservations(required=world_size)
         self._socket = socket.create_server((bind, 0), family=_family(bind), backlog=128)
         self.address: tuple[str, int] = (host, self._socket.getsockname()[1])
-        threading.Thread(target=self._listen, name="spark_dl-control", daemon=True).start()
+        self._ping_s = ping_s
+        for target in (self._listen, self._ping):
+            threading.Thread(target=target, name="spark_dl-control", daemon=True).start()
+
+    def _ping(self) -> None:
+        """Tell the agents that their driver lives: one that hears nothing ends its child."""
+        while not self._over.wait(self._ping_s):
+            self.broadcast({"kind": "alive"})
 
     def _listen(self) -> None:
         while True:
@@ -103,7 +113,7 @@ class ControlServer:
                 if self._closing:
                     return
                 logger.warning("control channel: accept failed: %s", error)
-                self._pause.wait(_ACCEPT_PAUSE_S)
+                self._over.wait(_ACCEPT_PAUSE_S)
                 continue
             with self._lock:
                 full = self._strangers >= _MAX_STRANGERS
@@ -197,7 +207,7 @@ class ControlServer:
     def close(self) -> None:
         """Stop listening and close all connections."""
         self._closing = True
-        self._pause.set()
+        self._over.set()
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes accept()
         self._socket.close()

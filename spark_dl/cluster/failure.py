@@ -74,14 +74,15 @@ def decide(statuses: Sequence[WorkerStatus], *, trouble_s: float) -> Decision:
 
 def _lost(status: WorkerStatus) -> RankFailure:
     if status.end:
-        why, retryable = explain_end(status.end)
+        why, is_of_memory = explain_end(status.end)
         return RankFailure(
             rank=status.rank,
             host=status.host,
             error="WorkerLost",
             message=why,
             log_url=status.log_url,
-            retryable=retryable,
+            retryable=True,
+            is_of_memory=is_of_memory,
         )
     return RankFailure(
         rank=status.rank,

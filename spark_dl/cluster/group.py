@@ -11,7 +11,6 @@ import queue
 import sys
 import sysconfig
 import threading
-import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -21,13 +20,13 @@ from spark_dl.cluster.codec import new_secret
 from spark_dl.cluster.control import ControlServer, Envelope
 from spark_dl.cluster.hub import RemoteControl
 from spark_dl.cluster.plan import LaunchPlan
+from spark_dl.cluster.ranks import RankTable
 from spark_dl.cluster.shipping import pickle_by_value
-from spark_dl.cluster.status import RankPhase, WorkerStatus
+from spark_dl.cluster.status import RankPhase
 from spark_dl.errors import (
     CancelledError,
     ClusterError,
     ConfigError,
-    RankFailure,
     TimeoutExpiredError,
 )
 from spark_dl.storage.filesystem import join
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from spark_dl.cluster.plan import LaunchRequest
+    from spark_dl.cluster.status import WorkerStatus
 
     FormCluster = Callable[[LaunchPlan, TaskFacts, BarrierTaskContext], None]
 
@@ -86,6 +86,7 @@ def _open_control(
         host=host,
         secret=secret,
         world_size=request.num_workers,
+        ping_s=request.timeouts.heartbeat_s,
     )
 
 
@@ -157,12 +158,10 @@ class BarrierWorkerGroup:
             environ=dict(request.environ),
             noise=request.noise,
             timeouts=request.timeouts,
+            attempt=request.attempt,
             name=request.name,
         )
-        self._statuses = [
-            WorkerStatus(rank=rank, heard=time.monotonic()) for rank in range(request.num_workers)
-        ]
-        self._polled = time.monotonic()
+        self._ranks = RankTable(request)
         self._outcomes: list[dict[str, Any]] | None = None
         self._job_error: BaseException | None = None
         self._thread = self._submit(functools.partial(_run_task, plan, form), backend)
@@ -207,27 +206,14 @@ class BarrierWorkerGroup:
         with contextlib.suppress(queue.Empty):
             self._take(self._server.inbox.get(timeout=timeout_s))
         self._drain()
-        silence = self._request.timeouts.lost_s
-        now = time.monotonic()
-        if now - self._polled > silence / 2:
-            # it is this driver that was away (a paused machine, a debugger): start counting again
-            for status in self._statuses:
-                status.heard = now
-        self._polled = now
-        for status in self._statuses:
-            is_live = status.phase in (RankPhase.CONNECTED, RankPhase.RUNNING, RankPhase.DONE)
-            if is_live and now - status.heard > silence:
-                logger.warning(
-                    "rank %d on %s has been silent for %g s", status.rank, status.host, silence
-                )
-                status.phase = RankPhase.LOST
+        self._ranks.mark_silent()
         self._ask_for_ends()
         if not self._thread.is_alive():
             if isinstance(self._server, RemoteControl):
                 self._server.fetch()  # what the hub wrote last may have overtaken our look
                 self._drain()
             self._check_job()
-        return self._statuses
+        return self._ranks.statuses
 
     def _ask_for_ends(self) -> None:
         """Find out why YARN's containers of lost ranks ended."""
@@ -237,7 +223,7 @@ class BarrierWorkerGroup:
             open_phases |= {RankPhase.CONNECTED, RankPhase.RUNNING}
         untold = [
             status
-            for status in self._statuses
+            for status in self._ranks
             if status.phase in open_phases and status.container and not status.end
         ]
         if untold and not _jvm.is_connect(self._spark):  # a client cannot ask YARN
@@ -256,36 +242,22 @@ class BarrierWorkerGroup:
         if envelope.rank == _NOT_A_RANK:
             self._thread.join()
             return
-        status = self._statuses[envelope.rank]
-        status.heard = time.monotonic()
-        message = envelope.message
-        match message.get("kind"):
-            case "hello" if status.phase is RankPhase.WAITING:
-                status.phase, status.host = RankPhase.CONNECTED, str(message["host"])
-                status.container = str(message.get("container", ""))
-                status.log_url = str(message.get("log_url", ""))
-            case "event":
-                if message["event"].get("kind") == "started":
-                    status.phase = RankPhase.RUNNING
-                self._request.on_event(status.rank, message["event"])
-            case "log":
-                for line in message["lines"]:
-                    self._request.on_log(status.rank, status.host, str(line))
-            case "done":
-                status.phase, status.result = RankPhase.DONE, message["result"] or {}
-            case "failed":
-                status.phase = RankPhase.FAILED
-                failure = message["failure"]
-                told = {"log_tail": tuple(failure["log_tail"]), "log_url": status.log_url}
-                status.failure = RankFailure(**{**failure, **told})
-                status.is_consequence = bool(message["is_consequence"])
-            case "gone" if status.phase in (RankPhase.CONNECTED, RankPhase.RUNNING):
-                status.phase = RankPhase.LOST
+        if self._ranks.take(envelope):
+            self._server.broadcast({"kind": "go", "attempt": self._ranks.attempt})
+
+    def restart_children(self, attempt: int) -> bool:
+        """Have every agent replace its child, for another try; return whether they all can."""
+        self._drain()
+        if not (self._thread.is_alive() and self._ranks.can_begin_again):
+            return False
+        self._ranks.begin_again(attempt)
+        self._server.broadcast({"kind": "restart", "attempt": attempt})
+        return True
 
     def _check_job(self) -> None:
-        if any(status.phase is RankPhase.FAILED for status in self._statuses):
+        if any(status.phase is RankPhase.FAILED for status in self._ranks):
             return  # the ranks say it better
-        if any(status.end for status in self._statuses):
+        if any(status.end for status in self._ranks):
             return  # and so does YARN
         if self._job_error is not None:
             text = str(self._job_error)
@@ -299,7 +271,7 @@ class BarrierWorkerGroup:
             raise ClusterError(msg) from self._job_error
         if errors := self._agent_errors():
             raise ClusterError("; ".join(errors))
-        if any(status.phase is not RankPhase.DONE for status in self._statuses):
+        if any(status.phase is not RankPhase.DONE for status in self._ranks):
             msg = f"{self._request.name}: the Spark job ended before its workers did"
             raise ClusterError(msg)
 

@@ -68,7 +68,11 @@ class Hub:
         self._orders = Inbox(join(plan.mailbox, _DOWN))
         self._reports = Outbox(join(plan.mailbox, _UP))
         self._server = ControlServer(
-            bind=host, host=host, secret=plan.secret, world_size=plan.world_size
+            bind=host,
+            host=host,
+            secret=plan.secret,
+            world_size=plan.world_size,
+            ping_s=plan.timeouts.heartbeat_s,
         )
         self.address = self._server.address
         self._gone: set[int] = set()

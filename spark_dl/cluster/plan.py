@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from spark_dl.cluster.restart import RestartPolicy
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -18,14 +20,14 @@ class Timeouts:
     Attributes:
         start_s: from the launch until every agent has connected and the cluster is formed.
         stop_s: from the stop request until every task has ended.
-        heartbeat_s: between two signs of life of an agent.
-        lost_s: silence after which an agent counts as lost.
+        heartbeat_s: between two signs of life, of an agent and of the driver.
+        lost_s: silence after which an agent counts as lost, and a driver to its agents.
     """
 
     start_s: float = 120.0
     stop_s: float = 30.0
-    heartbeat_s: float = 2.0
-    lost_s: float = 20.0
+    heartbeat_s: float = 1.0
+    lost_s: float = 8.0
 
 
 def _ignore(*_: object) -> None:
@@ -51,6 +53,11 @@ class LaunchRequest:
         environ: environment variables for the children.
         noise: lines that contain one of these are neither relayed nor shown in errors.
         timeouts: deadlines.
+        attempt: number of the first try.
+        restarts: how often workers that were lost are started again.
+        on_restart: called with the number of the try that follows and the error that ended the one
+            before.
+        make_room: called before a stage is launched anew: waits until the executors are there.
         on_event: called on the driver with ``(rank, event)`` for what ranks report.
         on_log: called on the driver with ``(rank, host, line)`` for what children print.
         shared_folder: a folder that this process and the executors share; needed where agents
@@ -66,6 +73,10 @@ class LaunchRequest:
     environ: Mapping[str, str] = field(default_factory=dict)
     noise: tuple[str, ...] = ()
     timeouts: Timeouts = field(default_factory=Timeouts)
+    attempt: int = 1
+    restarts: RestartPolicy = field(default_factory=RestartPolicy)
+    on_restart: Callable[[int, Exception], None] = _ignore
+    make_room: Callable[[], None] = _ignore
     on_event: Callable[[int, dict[str, Any]], None] = _ignore
     on_log: Callable[[int, str, str], None] = _ignore
     stop_reason: Callable[[], str | None] = _goes_on

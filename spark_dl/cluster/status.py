@@ -15,16 +15,18 @@ __all__ = ["TRANSITIONS", "RankPhase", "RunState", "WorkerStatus"]
 
 
 class RunState(StrEnum):
-    """States of one launched cluster.
+    """States of one run on the cluster.
 
     - STARTING: the stage is submitted; agents connect, children start.
     - RUNNING: the function runs on every rank.
+    - RESTARTING: workers were lost; their children, or all of the stage, start again.
     - STOPPING: an end is decided; the ranks are being stopped or released.
     - SUCCEEDED, FAILED, CANCELLED: over.
     """
 
     STARTING = "starting"
     RUNNING = "running"
+    RESTARTING = "restarting"
     STOPPING = "stopping"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -48,8 +50,9 @@ class RunState(StrEnum):
 
 
 TRANSITIONS: Final[dict[RunState, frozenset[RunState]]] = {
-    RunState.STARTING: frozenset({RunState.RUNNING, RunState.STOPPING}),
-    RunState.RUNNING: frozenset({RunState.STOPPING}),
+    RunState.STARTING: frozenset({RunState.RUNNING, RunState.RESTARTING, RunState.STOPPING}),
+    RunState.RUNNING: frozenset({RunState.RESTARTING, RunState.STOPPING}),
+    RunState.RESTARTING: frozenset({RunState.STARTING, RunState.STOPPING}),
     RunState.STOPPING: frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED}),
     RunState.SUCCEEDED: frozenset(),
     RunState.FAILED: frozenset(),
@@ -88,6 +91,8 @@ class WorkerStatus:
         log_url: where that container's log can be read; empty where unknown.
         end: why its executor ended, as Spark tells; empty while unknown.
         heard: monotonic time of its last message, in seconds.
+        has_agent: whether its agent is connected.
+        step: steps of the run that its child has done in this try; `None` before the first.
         result: what its function returned.
         failure: why it failed.
         is_consequence: the failure only reports that a peer is gone.
@@ -100,6 +105,8 @@ class WorkerStatus:
     log_url: str = ""
     end: str = ""
     heard: float = 0.0
+    has_agent: bool = False
+    step: int | None = None
     result: dict[str, Any] = field(default_factory=dict)
     failure: RankFailure | None = None
     is_consequence: bool = False

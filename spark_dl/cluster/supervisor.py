@@ -1,14 +1,17 @@
-"""The driver's loop over one launched cluster: it decides nothing itself, see `failure`."""
+"""The driver's loop over a run on the cluster; `failure` and `restart` decide, it does."""
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from spark_dl.cluster.failure import Verdict, decide
+from spark_dl.cluster.restart import Mishap, Raise, judge
 from spark_dl.cluster.status import RankPhase, RunState
-from spark_dl.errors import CancelledError, TimeoutExpiredError
+from spark_dl.errors import CancelledError, TimeoutExpiredError, TrainingFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,43 +28,105 @@ _POLL_S: Final = 0.2
 
 
 class _Supervisor:
-    """Watches one launch."""
+    """Runs one request, through as many tries as it takes."""
 
-    def __init__(self, group: WorkerGroup, request: LaunchRequest) -> None:
-        self._group = group
+    def __init__(self, backend: Backend, request: LaunchRequest) -> None:
+        self._backend = backend
         self._request = request
-        self._started = time.monotonic()
+        self._attempt = request.attempt
+        self._mishaps: list[Mishap] = []
+        self._group: WorkerGroup | None = None
+        self._started = 0.0
         self._trouble: float | None = None
+        self._step: int | None = None
         self.state = RunState.STARTING
 
     def _enter(self, state: RunState) -> None:
         self.state = self.state.to(state)
         logger.debug("%s: %s", self._request.name, state)
 
-    def watch(self) -> list[dict[str, Any]]:
+    def run(self) -> list[dict[str, Any]]:
         """Return what the ranks returned, in order, once all are done.
 
         Raises:
             SparkDLError: why the run ended otherwise.
         """
         try:
-            results = self._watch()
+            results = self._try_until_done()
         except BaseException as error:
             self._enter(RunState.STOPPING)
-            self._group.cancel(f"{type(error).__name__}")
+            self._drop_group(type(error).__name__)
             self._enter(RunState.FAILED if isinstance(error, Exception) else RunState.CANCELLED)
             raise
         self._enter(RunState.STOPPING)
-        self._group.release()
+        group, self._group = self._group, None
+        if group is not None:
+            group.release()
+            group.close()
         self._enter(RunState.SUCCEEDED)
         return results
 
-    def _watch(self) -> list[dict[str, Any]]:
+    def _try_until_done(self) -> list[dict[str, Any]]:
         while True:
-            statuses = self._group.poll(_POLL_S)
-            if (reason := self._request.stop_reason()) is not None:
-                msg = f"{self._request.name} was stopped: {reason}"
-                raise CancelledError(msg)
+            self._started, self._trouble, self._step = time.monotonic(), None, None
+            try:
+                if self._group is None:
+                    request = replace(self._request, attempt=self._attempt)
+                    self._group = self._backend.launch(request)
+                return self._watch(self._group)
+            except Exception as error:
+                self._mishaps.append(Mishap(error=error, step=self._step, time=time.monotonic()))
+                verdict = judge(self._mishaps, self._request.restarts)
+                if isinstance(verdict, Raise):
+                    if verdict.why:
+                        raise _given_up(error, verdict) from error.__cause__
+                    raise
+                self._restart(error, verdict.after_s)
+
+    def _restart(self, error: Exception, after_s: float) -> None:
+        """Bring the ranks to where they can be watched again: new children, or a new stage."""
+        self._enter(RunState.RESTARTING)
+        self._attempt += 1
+        logger.warning(
+            "%s: attempt %d follows in %g s: %s", self._request.name, self._attempt, after_s, error
+        )
+        self._request.on_restart(self._attempt, error)
+        if self._group is not None and self._group.restart_children(self._attempt):
+            self._wait(after_s)  # they import TensorFlow meanwhile
+        else:
+            self._drop_group("restart")
+            self._wait(after_s)
+            self._request.make_room()
+        self._enter(RunState.STARTING)
+
+    def _wait(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        pause = threading.Event()
+        while (left := end - time.monotonic()) > 0:
+            self._check_stop()
+            pause.wait(min(left, _POLL_S))
+
+    def _drop_group(self, reason: str) -> None:
+        """Stop the ranks and wait for the end of their tasks."""
+        group, self._group = self._group, None
+        if group is None:
+            return
+        try:
+            group.cancel(reason)
+            group.close()
+        except Exception:  # the first error says more than that its remains did not go in time
+            logger.exception("%s: the workers could not be stopped cleanly", self._request.name)
+
+    def _check_stop(self) -> None:
+        if (reason := self._request.stop_reason()) is not None:
+            msg = f"{self._request.name} was stopped: {reason}"
+            raise CancelledError(msg)
+
+    def _watch(self, group: WorkerGroup) -> list[dict[str, Any]]:
+        while True:
+            statuses = group.poll(_POLL_S)
+            self._check_stop()
+            self._step = max((s.step for s in statuses if s.step is not None), default=None)
             decision = decide(statuses, trouble_s=self._trouble_s(statuses))
             if decision.verdict is Verdict.RELEASE:
                 if self.state is RunState.STARTING:
@@ -98,10 +163,19 @@ class _Supervisor:
             )
 
 
+def _given_up(error: Exception, verdict: Raise) -> Exception:
+    if isinstance(error, TrainingFailedError):
+        return error.given_up(verdict.why, is_final=verdict.is_final)
+    error.add_note(f"not restarted: {verdict.why}")
+    return error
+
+
 def run_on_cluster(backend: Backend, request: LaunchRequest) -> list[dict[str, Any]]:
     """Run a function on every rank and return what each returned, in order of rank.
 
-    The SparkContext lives on whatever happens, and no process of ours is left on an executor.
+    Workers that are lost are started again, as `request.restarts` allows: new children where all
+    agents are alive, else a new stage. The SparkContext lives on whatever happens, and no process
+    of ours is left on an executor.
 
     Args:
         backend: how the cluster is formed.
@@ -113,14 +187,4 @@ def run_on_cluster(backend: Backend, request: LaunchRequest) -> list[dict[str, A
         ClusterError: Spark ended the stage.
         CancelledError: somebody cancelled the Spark job, or the caller wants the run to stop.
     """
-    group = backend.launch(request)
-    try:
-        results = _Supervisor(group, request).watch()
-    except BaseException:
-        try:
-            group.close()
-        except Exception:  # the first error says more than that its remains did not go in time
-            logger.exception("%s: the workers could not be stopped cleanly", request.name)
-        raise
-    group.close()
-    return results
+    return _Supervisor(backend, request).run()

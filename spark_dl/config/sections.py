@@ -129,10 +129,14 @@ class ModelConfig(Section):
         fn: ``"package.module:function"``, importable on driver and executors; it is called with the
             feature spec and `params` and returns a compiled Keras model.
         params: what `fn` gets besides the spec; empty by default.
+        callbacks: ``"package.module:function"``; it is called with the rank (``rank``,
+            ``world_size``, ``is_chief``, ``paths``, ``params``) and returns Keras callbacks. None
+            by default.
     """
 
     fn: Text
     params: Params = Field(default_factory=dict)
+    callbacks: Text | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -145,10 +149,10 @@ class ModelConfig(Section):
             raise ValueError(msg)
         return values
 
-    @field_validator("fn")
+    @field_validator("fn", "callbacks")
     @classmethod
-    def _module_and_function(cls, fn: str) -> str:
-        if not _FN.fullmatch(fn):
+    def _module_and_function(cls, fn: str | None) -> str | None:
+        if fn is not None and not _FN.fullmatch(fn):
             msg = f'expected "package.module:function", got {fn!r}'
             raise ValueError(msg)
         return fn
@@ -195,16 +199,25 @@ class ClusterConfig(Section):
             meanwhile, which takes seconds, a cold node more.
         stop_timeout_s: seconds that workers get to end by themselves before they are killed.
         heartbeat_s: seconds between two signs of life of a worker.
-        lost_after_s: seconds without a sign of life after which a worker counts as lost; ten
-            heartbeats, so that a garbage collection is no death.
+        lost_after_s: seconds without a sign of life after which a worker counts as lost, and
+            after which a worker that does not hear the driver ends; eight heartbeats, so that a
+            busy host is no death.
+        max_restarts: how often a run that lost a worker goes on from its newest checkpoint by
+            itself; enough for days on hosts that come and go. 0 for never.
+        restarts_per_hour: how often within an hour; more is no bad luck.
+        restart_backoff_s: seconds before a restart; they double, up to a minute, while no step is
+            made between two.
     """
 
     backend: Backend = "auto"
     num_workers: PositiveInt | None = None
     start_timeout_s: PositiveSeconds = 120.0
     stop_timeout_s: PositiveSeconds = 30.0
-    heartbeat_s: PositiveSeconds = 2.0
-    lost_after_s: PositiveSeconds = 20.0
+    heartbeat_s: PositiveSeconds = 1.0
+    lost_after_s: PositiveSeconds = 8.0
+    max_restarts: Annotated[int, Field(strict=True, ge=0)] = 20
+    restarts_per_hour: PositiveInt = 10
+    restart_backoff_s: PositiveSeconds = 1.0
 
     @model_validator(mode="after")
     def _patience(self) -> Self:

@@ -30,8 +30,7 @@ _LOOK_S: Final = 0.5
 def next_attempt(paths: RunPaths, *, silence_s: float = _MISSED_BEATS * BEAT_S) -> int:
     """Make a run directory ready for a try and return the try's number.
 
-    A try that failed, was cancelled or lost its driver is gone on with: its checkpoints, metrics
-    and events stay, what it may have exported goes.
+    A try that failed, was cancelled or lost its driver is gone on with.
 
     Args:
         paths: the run.
@@ -47,7 +46,7 @@ def next_attempt(paths: RunPaths, *, silence_s: float = _MISSED_BEATS * BEAT_S) 
     if status.status not in (JobState.FAILED, JobState.CANCELLED):
         _wait_for_silence(paths, status.status, silence_s)
     storage = Storage(paths.root)
-    for left in (paths.stop, paths.heartbeat, paths.models):
+    for left in (paths.stop, paths.heartbeat):
         storage.remove(left)
     logger.info("run %s goes on: its attempt %d is %s", paths.run_id, status.attempt, status.status)
     return status.attempt + 1

@@ -93,6 +93,7 @@ def run_train(config: JobConfig, spark: SparkSession) -> dict[str, Any]:
         TrainingJob(
             model_fn=model.fn,
             params=model.params,
+            callbacks=model.callbacks,
             dataset=dataset,
             config=config.model_copy(update={"run_id": paths.run_id}),
             paths=paths,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from spark_dl.config import JobConfig, build
+from spark_dl.errors import ConfigError
 from spark_dl.pipeline.training import TrainingJob, run_training
 from spark_dl.session import active_session
 from spark_dl.shards.dataset import Dataset
@@ -79,6 +80,7 @@ def train(  # noqa: PLR0913 - the façade: one keyword a setting
     dataset: Dataset | str,
     *,
     params: Mapping[str, Any] | None = None,
+    callbacks: Sequence[Any] | Callable[..., Any] | str | None = None,
     num_workers: int | None = None,
     epochs: int = 1,
     global_batch_size: int = 32,
@@ -87,6 +89,7 @@ def train(  # noqa: PLR0913 - the façade: one keyword a setting
     run_id: str | None = None,
     backend: Literal["auto", "tensorflowonspark", "barrier"] | None = None,
     tensorboard: bool | Literal["keep"] = True,
+    config: Mapping[str, Mapping[str, Any]] | None = None,
     spark: SparkSession | None = None,
 ) -> Run:
     """Train a Keras model data-parallel on the executors; blocks until the model is exported.
@@ -96,16 +99,24 @@ def train(  # noqa: PLR0913 - the façade: one keyword a setting
             ``"package.module:function"``. It runs on the executors.
         dataset: what `prepare` returned, or its folder.
         params: passed to `model_fn`.
+        callbacks: Keras callbacks, of all ranks; or a function ``callbacks(rank)`` that runs on the
+            executors and makes them, itself or as ``"package.module:function"``: `rank` has
+            ``rank``, ``world_size``, ``is_chief``, ``paths`` and ``params``. At an epoch's end they
+            see metrics over all ranks, so that all ranks decide alike, and what they remember is
+            part of a checkpoint.
         num_workers: number of workers; `None` takes all free task slots.
         epochs: passes over the split ``train``; ``validation`` is evaluated after each.
         global_batch_size: rows of one step over all workers; the workers share it equally.
         seed: decides initial weights, row order and random layers.
         runs: folder of run directories, on storage that driver and executors share.
         run_id: name of the run; `None` makes one. A run that has succeeded is returned, not
-            repeated.
+            repeated; one that failed, was cancelled or lost its driver goes on from its newest
+            checkpoint.
         backend: ``tensorflowonspark``, ``barrier`` or ``auto`` (the default), which takes the first
             where it can.
         tensorboard: whether TensorBoard runs on the driver meanwhile; ``"keep"`` leaves it running.
+        config: further settings, nested as in a job's YAML, such as
+            ``{"training": {"checkpoint": {"every_steps": 500}}, "cluster": {"max_restarts": 5}}``.
         spark: the session; `None` takes the active one.
 
     Returns:
@@ -134,18 +145,39 @@ def train(  # noqa: PLR0913 - the façade: one keyword a setting
         "runs": paths.runs,
         "run_id": paths.run_id,
     }
+    _add(values, config or {})
     if isinstance(model_fn, str):
         values["model"] = {"fn": model_fn, "params": dict(params or {})}
     return run_training(
         TrainingJob(
             model_fn=model_fn,
             params=dict(params or {}),
+            callbacks=callbacks,
             dataset=opened,
             config=build(JobConfig, values, where="train()"),
             paths=paths,
             spark=spark,
         )
     )
+
+
+def _add(values: dict[str, Any], config: Mapping[str, Any]) -> None:
+    """Add further settings to those that arguments gave.
+
+    Raises:
+        ConfigError: a setting is an argument of its own.
+    """
+    for section, further in config.items():
+        given = values.get(section, {})
+        twice = (
+            [f"{section}.{name}" for name in further if name in given]
+            if isinstance(given, dict) and isinstance(further, dict)
+            else [section]
+        )
+        if twice:
+            msg = f"train(): {', '.join(twice)} in config: give it as an argument of train()"
+            raise ConfigError(msg)
+        values[section] = {**given, **further}
 
 
 def predict(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from spark_dl.cluster.memory import check_overhead
 from spark_dl.cluster.plan import LaunchRequest, Timeouts
 from spark_dl.cluster.resources import choose_num_workers, cluster_conf, wait_for_slots
+from spark_dl.cluster.restart import RestartPolicy
 from spark_dl.cluster.select import select_backend
 from spark_dl.cluster.supervisor import run_on_cluster
 from spark_dl.monitoring import Progress, ProgressEvent, start_tensorboard
@@ -42,10 +43,11 @@ _TRAIN_SPLIT: Final = "train"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """One training as `train` and `run_train` ask for it."""
+    """One training as `train` and `run_train` ask for it; the fields are those of `train`."""
 
     model_fn: ModelFn
     params: Mapping[str, Any]
+    callbacks: Any = None
     dataset: Dataset
     config: JobConfig
     paths: RunPaths
@@ -117,6 +119,7 @@ def _request(
     task = TrainTask(
         model_fn=job.model_fn,
         params=job.params,
+        callbacks=job.callbacks,
         dataset=job.dataset.path,
         paths=job.paths,
         epochs=training.epochs,
@@ -135,6 +138,14 @@ def _request(
             fields = {name: value for name, value in event.items() if name != "kind"}
             progress.update(ProgressEvent(rank=rank, **fields))
 
+    def on_restart(attempt: int, error: Exception) -> None:
+        progress.announce(f"attempt {attempt} follows: {str(error).partition(chr(10))[0]}")
+        record.restarting(attempt)
+
+    def make_room() -> None:
+        facts = wait_for_slots(job.spark, num_workers, timeout_s=cluster.start_timeout_s)
+        choose_num_workers(num_workers, facts)
+
     def on_log(rank: int, host: str, line: str) -> None:
         worker_logger.info("[rank %d on %s] %s", rank, host, line)
 
@@ -151,6 +162,14 @@ def _request(
             heartbeat_s=cluster.heartbeat_s,
             lost_s=cluster.lost_after_s,
         ),
+        attempt=record.status.attempt,
+        restarts=RestartPolicy(
+            max_restarts=cluster.max_restarts,
+            per_hour=cluster.restarts_per_hour,
+            backoff_s=cluster.restart_backoff_s,
+        ),
+        on_restart=on_restart,
+        make_room=make_room,
         on_event=on_event,
         on_log=on_log,
         stop_reason=presence.stop_reason,

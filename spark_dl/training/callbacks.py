@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
     import tensorflow as tf
 
+    from spark_dl.training.callback_state import CallbackStates
     from spark_dl.training.collective import Collective
     from spark_dl.training.events import RunLog
     from spark_dl.training.saving import Saver
     from spark_dl.training.task import TrainTask
 
-__all__ = ["Checkpoints", "EpochEnd", "StepReports", "Validation"]
+__all__ = ["Checkpoints", "EpochEnd", "Pulse", "StepReports", "Validation"]
 
 _REPORT_INTERVAL_S: Final = 0.25
 Logs = dict[str, Any] | None
@@ -99,6 +100,7 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]  # as above
         steps_per_epoch: steps of one epoch.
         saver: writes checkpoints.
         history: reduced metrics of the complete epochs, as `EpochEnd` fills them.
+        states: of the user's callbacks.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]  # as above
         steps_per_epoch: int,
         saver: Saver,
         history: Mapping[str, Sequence[float]],
+        states: CallbackStates,
     ) -> None:
         """Remember the parts."""
         super().__init__()
@@ -117,7 +120,12 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]  # as above
         self._saver = saver
         self._history = history
         self._clock = Clock(task.checkpoint.every_s, collective)
+        self._states = states
         self._epoch = 0
+
+    def on_train_begin(self, logs: Logs = None) -> None:  # noqa: ARG002 - Keras' signature
+        """Give the callbacks, which have just begun, what they remember."""
+        self._states.begin()
 
     def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002 - Keras' signature
         """Note the epoch."""
@@ -152,9 +160,37 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]  # as above
             seed=self._task.seed,
             global_batch_size=self._task.global_batch_size,
             fingerprint=self._task.fingerprint,
+            is_stopped=self.model.stop_training,
         )
-        self._saver.save(self.model, position, self._history)
+        self._saver.save(self.model, position, self._history, self._states.snapshot())
         self._clock.start(step)
+
+
+class Pulse(keras.callbacks.Callback):  # type: ignore[misc]  # as above
+    """Tells the driver which step of the run this rank has done, a few times a second at most.
+
+    Args:
+        steps_per_epoch: steps of one epoch.
+        report: takes the events for the driver.
+    """
+
+    def __init__(self, steps_per_epoch: int, report: Callable[[dict[str, Any]], None]) -> None:
+        """Remember where reports go."""
+        super().__init__()
+        self._steps = steps_per_epoch
+        self._report = report
+        self._epoch = 0
+        self._reported = 0.0
+
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002 - Keras' signature
+        """Note the epoch."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:  # noqa: ARG002 - as above
+        """Report, when it is time to."""
+        if time.monotonic() - self._reported >= _REPORT_INTERVAL_S:
+            self._reported = time.monotonic()
+            self._report({"kind": "step", "run_step": self._epoch * self._steps + batch + 1})
 
 
 class StepReports(keras.callbacks.Callback):  # type: ignore[misc]  # as above

@@ -52,6 +52,7 @@ class Position(BaseModel):
         seed: the run's seed.
         global_batch_size: rows of one step.
         fingerprint: the dataset's fingerprint.
+        is_stopped: whether a callback ended training there.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -63,6 +64,7 @@ class Position(BaseModel):
     seed: int
     global_batch_size: int
     fingerprint: str = ""
+    is_stopped: bool = False
 
     @property
     def step_in_epoch(self) -> int:

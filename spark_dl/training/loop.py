@@ -111,7 +111,7 @@ def fit_from(
         epochs: number of the last epoch, counted from 1.
         steps_per_epoch: steps of one epoch.
     """
-    epoch, step = start.epoch, start.step_in_epoch
+    epoch, step = (epochs, 0) if start.is_stopped else (start.epoch, start.step_in_epoch)
     together = _OneTraining(callbacks, steps_per_epoch)
     if step and epoch < epochs:
         together.first_step = step
@@ -119,12 +119,23 @@ def fit_from(
         together.metrics = [variable.numpy() for variable in model.metrics_variables]
         with contextlib.nullcontext() if together.is_last else _no_final_values(model):
             _fit(model, batches(epoch, step), together, (epoch, epoch + 1), steps_per_epoch - step)
-        if model.stop_training:
+        if model.stop_training or together.is_last:
             return
         together.first_step, together.is_last = 0, True
         epoch += 1
     if epoch < epochs:
         _fit(model, batches(epoch, 0), together, (epoch, epochs), steps_per_epoch)
+    else:
+        _end(model, together)
+
+
+def _end(model: keras.Model, together: _OneTraining) -> None:
+    """Do what the end of a `fit` does, for a run whose last step was done by an earlier try."""
+    together.set_model(model)
+    together.set_params({})
+    together.on_train_begin()
+    model.optimizer.finalize_variable_values(model.trainable_weights)
+    together.on_train_end()
 
 
 def _fit(

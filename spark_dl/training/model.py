@@ -23,8 +23,14 @@ __all__ = ["build_model", "resolve_function"]
 _UNFIT_REDUCTIONS = ("sum", "mean_with_sample_weight")
 
 
-def resolve_function(reference: Callable[..., Any] | str) -> Callable[..., Any]:
+def resolve_function(
+    reference: Callable[..., Any] | str, *, setting: str = "model_fn"
+) -> Callable[..., Any]:
     """Return a function given as itself or as ``"package.module:function"``.
+
+    Args:
+        reference: the function.
+        setting: what it was given as, for errors.
 
     Raises:
         ConfigError: it cannot be imported here, on the executor; the message says how to ship it.
@@ -33,13 +39,13 @@ def resolve_function(reference: Callable[..., Any] | str) -> Callable[..., Any]:
         return reference
     module_name, _, name = reference.partition(":")
     if not module_name or not name:
-        msg = f"model_fn {reference!r}: expected 'package.module:function'"
+        msg = f"{setting} {reference!r}: expected 'package.module:function'"
         raise ConfigError(msg)
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
         msg = (
-            f"model_fn {reference!r} cannot be imported on the executor: {error}; "
+            f"{setting} {reference!r} cannot be imported on the executor: {error}; "
             "ship it with --py-files, install it there, or give the function itself"
         )
         raise ConfigError(msg) from error
@@ -47,7 +53,7 @@ def resolve_function(reference: Callable[..., Any] | str) -> Callable[..., Any]:
     if not callable(function):
         hint = did_you_mean(name, [key for key in vars(module) if not key.startswith("_")])
         msg = (
-            f"model_fn {reference!r}: module {module_name} ({module.__file__}) has no function "
+            f"{setting} {reference!r}: module {module_name} ({module.__file__}) has no function "
             f"{name!r}{hint}"
         )
         raise ConfigError(msg)

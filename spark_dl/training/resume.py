@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from spark_dl.errors import ConfigError
+from spark_dl.storage import Storage
 from spark_dl.training.rewind import rewind
 from spark_dl.training.state import restore
 
 if TYPE_CHECKING:
     import keras
 
-    from spark_dl.training.checkpoint import Checkpoint, CheckpointStore, Position
+    from spark_dl.training.checkpoint import Arrays, Checkpoint, CheckpointStore, Position
     from spark_dl.training.collective import Collective
     from spark_dl.training.task import TrainTask
 
@@ -34,12 +35,16 @@ class Start:
         step_in_epoch: the step in it, from 0.
         step: steps since the start of the run.
         history: metrics of the complete epochs.
+        is_stopped: whether a callback has ended training there.
+        own: this rank's own part of the checkpoint.
     """
 
     epoch: int = 0
     step_in_epoch: int = 0
     step: int = 0
     history: dict[str, list[float]] = field(default_factory=dict)
+    is_stopped: bool = False
+    own: Arrays = field(default_factory=dict, repr=False)
 
 
 def resume(
@@ -68,6 +73,8 @@ def resume(
     if collective.rank == 0:
         store.forget_after(mine)
         rewind(task.paths, mine)
+        # a try that was lost after its export: the run is not over before all ranks say so
+        Storage(task.paths.root).remove(task.paths.model(task.version))
     # the ranks go on together, and none before the chief has cleaned up
     (agreed,) = collective.broadcast([np.array([mine], np.int64)])
     step = int(agreed[0])
@@ -76,11 +83,12 @@ def resume(
     record = found or store.record(step)
     position = record.position
     check_same_run(task, position, steps_per_epoch)
-    own = _own_names(record, collective)
+    needed = _own_names(record, collective)
+    parts = [store.read_part(record, name) if name in needed else {} for name in record.ranks]
     restore(
         model,
         store.read_part(record, record.model),
-        [store.read_part(record, name) if name in own else {} for name in record.ranks],
+        parts,
         seed=task.seed,
         collective=collective,
     )
@@ -90,6 +98,9 @@ def resume(
         epoch=position.epoch,
         step_in_epoch=position.step_in_epoch,
         step=step,
+        is_stopped=position.is_stopped,
+        # new ranks' callbacks are to decide as the chief's do
+        own=parts[collective.rank if len(parts) == collective.world_size else 0],
         history={
             name: [math.nan if value is None else value for value in values]
             for name, values in record.history.items()

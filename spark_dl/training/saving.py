@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import keras
 
     from spark_dl.config import CheckpointConfig
-    from spark_dl.training.checkpoint import CheckpointStore, Position
+    from spark_dl.training.checkpoint import Arrays, CheckpointStore, Position
     from spark_dl.training.collective import Collective
 
 __all__ = ["Clock", "Saver", "is_due"]
@@ -107,9 +107,19 @@ class Saver:
         self._error: Exception | None = None
 
     def save(
-        self, model: keras.Model, position: Position, history: Mapping[str, Sequence[float]]
+        self,
+        model: keras.Model,
+        position: Position,
+        history: Mapping[str, Sequence[float]],
+        remembered: Arrays,
     ) -> None:
         """Copy the model's state and start to write it; every rank calls it at the same step.
+
+        Args:
+            model: in training.
+            position: where it is.
+            history: metrics of the complete epochs.
+            remembered: what the callbacks remember.
 
         Raises:
             StorageError: the checkpoint before this one could not be written.
@@ -122,10 +132,11 @@ class Saver:
             for name, values in history.items()
         }
         own_name = self._rank_part(rank)
+        own = {**state.own, **remembered}
 
         def write() -> None:
             try:
-                checksums = {own_name: self._store.write_part(position.step, own_name, state.own)}
+                checksums = {own_name: self._store.write_part(position.step, own_name, own)}
                 if rank:
                     return
                 model_name = f"model.{self._token}.npz"

@@ -34,6 +34,8 @@ class TrainTask:
         log_every_steps: distance of the step records in `metrics.jsonl` and TensorBoard.
         train_split: name of the split to train on.
         validation_split: name of the split to validate on; `None` or an empty split for none.
+        callbacks: the user's Keras callbacks, or a function of a `training.user.Rank` that makes
+            them, itself or as ``"package.module:function"``.
         checkpoint: when the run's state is saved.
         version: version number of the exported model.
         fingerprint: the dataset's fingerprint.
@@ -51,6 +53,7 @@ class TrainTask:
     log_every_steps: int = 50
     train_split: str = "train"
     validation_split: str | None = "validation"
+    callbacks: Any = None
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     version: int = 1
     fingerprint: str = ""

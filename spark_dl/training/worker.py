@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from spark_dl.shards import Manifest
 from spark_dl.shards.assignment import Assignment, evaluation_rows
-from spark_dl.training.callbacks import Checkpoints, EpochEnd, StepReports, Validation
+from spark_dl.training.callback_state import CallbackStates
+from spark_dl.training.callbacks import Checkpoints, EpochEnd, Pulse, StepReports, Validation
 from spark_dl.training.checkpoint import CheckpointStore
 from spark_dl.training.collective import Collective, form_collective
 from spark_dl.training.data import ShardReader, evaluation_dataset, training_dataset
@@ -20,6 +21,7 @@ from spark_dl.training.model import build_model
 from spark_dl.training.resume import resume
 from spark_dl.training.saving import Saver
 from spark_dl.training.state import averaged_state, equalise
+from spark_dl.training.user import Rank, user_callbacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -104,30 +106,23 @@ def fit(
             bare=bare,
         )
 
+    steps = assignment.steps_per_epoch
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(RunLog(task.paths)) if collective.rank == 0 else None
-        validation = _validation(task, manifest, collective, bare=bare)
-        end = EpochEnd(collective, assignment.steps_per_epoch, validation, log)
+        end = EpochEnd(collective, steps, _validation(task, manifest, collective, bare=bare), log)
         end.history.update(start.history)
-        callbacks: list[keras.callbacks.Callback] = [end]
+        others = user_callbacks(task, _rank(task, collective))
+        callbacks: list[keras.callbacks.Callback] = [end, Pulse(steps, report), *others]
         if log is not None:
             log.write_graph(model)
-            callbacks.append(StepReports(task, assignment.steps_per_epoch, log, report))
-        callbacks.append(
-            Checkpoints(task, collective, assignment.steps_per_epoch, saver, end.history)
-        )
-        fit_from(
-            model,
-            batches,
-            callbacks,
-            start=start,
-            epochs=task.epochs,
-            steps_per_epoch=assignment.steps_per_epoch,
-        )
+            callbacks.append(StepReports(task, steps, log, report))
+        states = CallbackStates(others, start.own)
+        callbacks.append(Checkpoints(task, collective, steps, saver, end.history, states))
+        fit_from(model, batches, callbacks, start=start, epochs=task.epochs, steps_per_epoch=steps)
         saver.wait()
     result: dict[str, Any] = {
         "history": end.history,
-        "steps": assignment.steps_per_epoch * task.epochs,
+        "steps": steps * len(end.history["loss"]),
         "resumed_from": start.step,
     }
     with averaged_state(model, collective):
@@ -141,6 +136,15 @@ def fit(
                 fingerprint=task.fingerprint,
             )
     return result
+
+
+def _rank(task: TrainTask, collective: Collective) -> Rank:
+    return Rank(
+        rank=collective.rank,
+        world_size=collective.world_size,
+        paths=task.paths,
+        params=task.params,
+    )
 
 
 def _assignment(task: TrainTask, manifest: Manifest, collective: Collective) -> Assignment:

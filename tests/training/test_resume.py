@@ -142,6 +142,36 @@ def test_killed_and_resumed_is_as_never_killed(dataset, tmp_path, alone, step):
     assert untimed(metrics(task)) == untimed(metrics(undisturbed))
 
 
+def patient(rank):
+    """Callbacks that remember: one ends the training, the other slows it down."""
+    import keras
+
+    assert rank.world_size == 2
+    return [
+        keras.callbacks.ReduceLROnPlateau(monitor="val_loss", patience=1, min_delta=9, cooldown=1),
+        keras.callbacks.EarlyStopping(
+            monitor="val_loss", patience=2, min_delta=9, restore_best_weights=True
+        ),
+    ]
+
+
+def test_what_callbacks_remember_survives(dataset, tmp_path, tmp_path_factory):
+    settings = {"callbacks": patient, "epochs": 9}
+    undisturbed = make_task(dataset, tmp_path_factory.mktemp("patient"), **settings)
+    expected = run_ranks(kill_at(None), undisturbed, world_size=2)[0]
+    task = make_task(dataset, tmp_path, **settings)
+    with pytest.raises(TrainingFailedError, match="SIGKILL"):
+        run_ranks(kill_at(17), task, world_size=2)  # in the third and last epoch
+    result = run_ranks(kill_at(None), task, world_size=2)[0]
+    assert result["resumed_from"] == 15
+    assert len(result["history"]["loss"]) == 3 < task.epochs
+    assert result["history"] == expected["history"]
+    assert result["sha256"] == expected["sha256"]
+    again = run_ranks(kill_at(None), task, world_size=2)[0]
+    assert again["resumed_from"] == 21, "a run that a callback has ended trains no further"
+    assert again["sha256"] == expected["sha256"]
+
+
 @pytest.mark.faults
 def test_event_files_hold_no_step_twice(dataset, tmp_path):
     import glob
@@ -221,3 +251,6 @@ def test_moving_averages_of_weights_survive_too(dataset, tmp_path, tmp_path_fact
     other = make_task(dataset, tmp_path_factory.mktemp("ema"), params={"ema": True})
     expected = run_ranks(kill_at(None), other, world_size=1)[0]
     assert run_ranks(kill_at(None), task, world_size=1)[0]["sha256"] == expected["sha256"]
+    again = run_ranks(kill_at(None), task, world_size=1)[0]
+    assert again["resumed_from"] == EPOCHS * STEPS_PER_EPOCH, "lost after its last step"
+    assert again["sha256"] == expected["sha256"]

@@ -45,14 +45,13 @@ def test_a_new_run_is_the_first_attempt(paths):
 @pytest.mark.parametrize("state", [JobState.FAILED, JobState.CANCELLED])
 def test_a_run_that_ended_goes_on_with_what_it_has_saved(paths, state):
     put(paths, state)
-    for kept in (paths.checkpoints, paths.events, paths.models):
+    for kept in (paths.checkpoints, paths.events):
         os.makedirs(kept)
     Storage(paths.root).write_atomic(paths.metrics, "{}\n")
     assert next_attempt(paths) == 4
     assert os.path.isdir(paths.checkpoints)
     assert os.path.isdir(paths.events)
     assert os.path.exists(paths.metrics)
-    assert not os.path.exists(paths.models)
 
 
 def test_a_driver_that_died_on_this_host_is_known_at_once(paths):

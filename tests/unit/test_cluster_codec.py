@@ -166,7 +166,9 @@ class Exploit:
 
 @pytest.fixture
 def server():
-    with ControlServer(bind="127.0.0.1", host="127.0.0.1", secret=SECRET, world_size=2) as running:
+    with ControlServer(
+        bind="127.0.0.1", host="127.0.0.1", secret=SECRET, world_size=2, ping_s=3600
+    ) as running:
         yield running
 
 

@@ -117,7 +117,7 @@ KILLED = (
 )
 
 
-def test_a_container_killed_for_its_memory_says_so_first_and_is_not_tried_again():
+def test_a_container_killed_for_its_memory_says_so_first():
     lost = status(1, RankPhase.LOST)
     lost.container, lost.log_url = "container_1", "http://h1:8042/node/containerlogs/container_1/me"
     ranks = [status(0, RankPhase.FAILED, PEER_GONE, is_consequence=True), lost]
@@ -132,7 +132,7 @@ def test_a_container_killed_for_its_memory_says_so_first_and_is_not_tried_again(
     assert "its limit is 896 MB" in first
     assert "raise spark.executor.memoryOverhead" in first
     assert others == [f"log of rank 1's container: {lost.log_url}"]
-    assert not error.retryable
+    assert error.failures[0].is_of_memory
 
 
 def test_a_container_that_ended_otherwise_is_worth_a_retry():

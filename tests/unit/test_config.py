@@ -79,7 +79,14 @@ def test_defaults():
         epochs=1, global_batch_size=32, seed=0, shuffle=True, remainder="drop", log_every_steps=50
     )
     assert config.cluster == ClusterConfig(
-        backend="auto", start_timeout_s=120, stop_timeout_s=30, heartbeat_s=2, lost_after_s=20
+        backend="auto",
+        start_timeout_s=120,
+        stop_timeout_s=30,
+        heartbeat_s=1,
+        lost_after_s=8,
+        max_restarts=20,
+        restarts_per_hour=10,
+        restart_backoff_s=1,
     )
     assert (config.tensorboard.enabled, config.tensorboard.host) == (True, "127.0.0.1")
     assert (config.tensorboard.port, config.tensorboard.keep) == (0, False)
@@ -157,7 +164,7 @@ def test_all_problems_are_said_at_once_with_the_file(config_file):
         ("training: {remainder: keep}", "input should be 'drop' or 'pad', got 'keep'"),
         ("cluster: {backend: mpi}", "cluster.backend"),
         ("cluster: {num_workers: 0}", "cluster.num_workers: input should be greater than 0"),
-        ("cluster: {lost_after_s: 2}", "must be more than heartbeat_s (2)"),
+        ("cluster: {lost_after_s: 1}", "must be more than heartbeat_s (1)"),
         ("tensorboard: {port: 70000}", "tensorboard.port"),
         ("infer: {model: best}", "model: best needs a metric"),
         ("output: {path: p, mode: merge}", "output.mode"),

@@ -1,0 +1,196 @@
+"""A cluster, a dataset, and a run that a test can catch at a step."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import threading
+import time
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from faults.model import DEADLINE_S, reached, watched
+
+import spark_dl
+from spark_dl.storage import JobStatus, RunPaths
+from spark_dl.testing import descendants, is_alive
+
+ROWS, BATCH, EPOCHS, AT = 400, 20, 2, 9
+WORKERS = 2
+
+
+@pytest.fixture(scope="session")
+def dataset(cluster_spark, tmp_path_factory):
+    frame = cluster_spark.range(0, ROWS, 1, 3).selectExpr(
+        "id", "cast(rand(1) as float) a", "cast(rand(2) as float) b"
+    )
+    frame = frame.selectExpr("*", "3 * a - 2 * b + 1 as y")
+    path = str(tmp_path_factory.mktemp("faults") / "dataset")
+    return spark_dl.prepare(frame, features=["a", "b"], label="y", id="id", path=path, seed=7)
+
+
+def sha256(model_path):
+    """Hash the weights of an exported model."""
+    with zipfile.ZipFile(os.path.join(model_path, "model.keras")) as archive:
+        weights = io.BytesIO(archive.read("model.weights.h5"))
+    digest = hashlib.sha256()
+
+    def add(name, item):
+        if isinstance(item, h5py.Dataset) and "optimizer" not in name:
+            digest.update(name.encode() + np.ascontiguousarray(item[()]).tobytes())
+
+    with h5py.File(weights) as file:
+        file.visititems(add)
+    return digest.hexdigest()
+
+
+@dataclass
+class Caught:
+    """A run in a thread, which stands still at its gate."""
+
+    paths: RunPaths
+    folder: str
+    thread: threading.Thread
+    outcome: dict = field(default_factory=dict)
+
+    def children(self):
+        """Return the pid of each rank's child, once all stand at the gate."""
+        deadline = time.monotonic() + DEADLINE_S
+        files = [reached(self.folder, number) for number in range(WORKERS)]
+        while not all(os.path.exists(path) for path in files):
+            assert self.thread.is_alive(), self.outcome
+            assert time.monotonic() < deadline, "the workers did not reach the gate"
+            time.sleep(0.02)
+        return [int(Path(path).read_text()) for path in files]
+
+    def go(self):
+        Path(self.folder, "go").touch()
+
+    def result(self):
+        """Return the finished run, or raise what it raised."""
+        self.go()
+        self.thread.join(DEADLINE_S)
+        assert not self.thread.is_alive(), "the run hangs"
+        if "error" in self.outcome:
+            raise self.outcome["error"]
+        return self.outcome["run"]
+
+    @property
+    def status(self):
+        return JobStatus.read(self.paths.status)
+
+    @property
+    def metrics(self):
+        with open(self.paths.metrics, encoding="utf-8") as file:
+            records = [json.loads(line) for line in file]
+        return [{k: v for k, v in record.items() if k != "time"} for record in records]
+
+
+@pytest.fixture
+def start(dataset, tmp_path):
+    """Start a run in a thread; what is left of its processes at the end is an error."""
+    before = set(descendants(os.getpid()))
+    runs = []
+
+    def begin(backend="barrier", run_id="run", act=None, model_fn=watched, **more):
+        folder = str(tmp_path / f"gate-{len(runs)}")
+        os.makedirs(folder)
+        config = {
+            "training": {"log_every_steps": 1, "checkpoint": {"every_steps": 4}},
+            **more.pop("config", {}),
+        }
+        settings = {
+            "params": {"folder": folder, "at": AT, "act": act},
+            "num_workers": WORKERS,
+            "global_batch_size": BATCH,
+            "epochs": EPOCHS,
+            "seed": 3,
+            "runs": tmp_path / "runs",
+            "run_id": run_id,
+            "backend": backend,
+            "tensorboard": False,
+            "config": config,
+            **more,
+        }
+
+        def work():
+            try:
+                caught.outcome["run"] = spark_dl.train(model_fn, dataset, **settings)
+            except BaseException as error:  # noqa: BLE001 - raised by result()
+                caught.outcome["error"] = error
+
+        thread = threading.Thread(target=work, daemon=True)
+        paths = RunPaths(runs=str(tmp_path / "runs"), run_id=run_id)
+        caught = Caught(paths, folder, thread)
+        runs.append(caught)
+        thread.start()
+        return caught
+
+    yield begin
+    for caught in runs:
+        caught.go()
+        caught.thread.join(DEADLINE_S)
+        assert not caught.thread.is_alive(), "the run hangs"
+    assert not orphans(before)
+
+
+def orphans(before):
+    """Return the training processes that are still there, after a moment in which they may end."""
+    deadline = time.monotonic() + 15
+    while True:
+        left = [pid for pid in descendants(os.getpid()) if pid not in before and is_child(pid)]
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.1)
+
+
+def is_child(pid):
+    try:
+        return (
+            is_alive(pid) and b"spark_dl.cluster.child" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        )
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def alone(dataset, tmp_path_factory):
+    """What a run leaves that nobody disturbs."""
+    root = tmp_path_factory.mktemp("alone")
+    os.makedirs(root / "gate")
+    (root / "gate" / "go").touch()
+    run = spark_dl.train(
+        watched,
+        dataset,
+        params={"folder": str(root / "gate"), "at": AT, "act": None},
+        num_workers=WORKERS,
+        global_batch_size=BATCH,
+        epochs=EPOCHS,
+        seed=3,
+        runs=root,
+        run_id="alone",
+        backend="barrier",
+        tensorboard=False,
+        config={"training": {"log_every_steps": 1, "checkpoint": {"every_steps": 4}}},
+    )
+    return Caught(RunPaths(runs=str(root), run_id="alone"), "", threading.Thread()), run
+
+
+@pytest.fixture
+def as_if_nothing_happened(alone):
+    """Check that a run ended as the one that was left alone."""
+    undisturbed, expected = alone
+
+    def check(caught, run, *, attempt=2):
+        assert sha256(run.model_path) == sha256(expected.model_path)
+        assert run.history == expected.history
+        assert caught.metrics == undisturbed.metrics
+        assert (caught.status.status, caught.status.attempt) == ("succeeded", attempt)
+
+    return check

@@ -1,0 +1,63 @@
+"""Processes die, one by one and together: the run goes on and ends as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+
+BACKENDS = ["barrier", "tensorflowonspark"]
+
+
+def parent(pid):
+    """Return the parent of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[1])
+
+
+def executor(pid):
+    """Return the executor's JVM above a process."""
+    while b"java" not in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]:
+        pid = parent(pid)
+    return pid
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_child_is_killed(start, as_if_nothing_happened, backend, victim):
+    caught = start(backend)
+    os.kill(caught.children()[victim], signal.SIGKILL)
+    as_if_nothing_happened(caught, caught.result())
+
+
+def test_a_child_crashes(start, as_if_nothing_happened):
+    caught = start()
+    os.kill(caught.children()[1], signal.SIGSEGV)
+    as_if_nothing_happened(caught, caught.result())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_agent_is_killed(start, as_if_nothing_happened, backend):
+    caught = start(backend)
+    os.kill(parent(caught.children()[1]), signal.SIGKILL)
+    as_if_nothing_happened(caught, caught.result())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_executor_is_killed(start, as_if_nothing_happened, cluster_spark, backend):
+    caught = start(backend)
+    os.kill(executor(caught.children()[1]), signal.SIGKILL)
+    as_if_nothing_happened(caught, caught.result())
+    assert cluster_spark.range(5).count() == 5
+
+
+def test_both_executors_are_killed(start, as_if_nothing_happened, cluster_spark):
+    caught = start()
+    for pid in {executor(child) for child in caught.children()}:
+        os.kill(pid, signal.SIGKILL)
+    as_if_nothing_happened(caught, caught.result())
+    assert cluster_spark.range(5).count() == 5
