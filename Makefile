@@ -35,10 +35,10 @@ test: $(INSTALLED) $(JARS) ## all tests: unit, spark, cluster (PYTEST_ARGS)
 	$(BIN)/python -m pytest --ignore tests/clusters $(PYTEST_ARGS)
 
 test-clusters: $(INSTALLED) $(JARS) ## from the wheel, on YARN, standalone, … started for it (PYTEST_ARGS)
-	$(BIN)/python -m pytest -m clusters tests/clusters $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m clusters tests/clusters tests/cluster $(PYTEST_ARGS)
 
 test-faults: $(INSTALLED) $(JARS) ## kill, cut off and starve what trains: it must go on or say why (PYTEST_ARGS)
-	$(BIN)/python -m pytest -m faults tests/training $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m faults tests/training tests/faults $(PYTEST_ARGS)
 
 test-jars: $(INSTALLED) ## the connector's own tests, in the JVM
 	eval "$$($(BIN)/python -m spark_dl.versions)" && PYTHON=$(BIN)/python tools/sbt connector/test
@@ -59,8 +59,8 @@ bench: $(INSTALLED) $(JARS) ## all benchmarks, ours beside its peers
 	@scripts=(benchmarks/*.py); [ -e "$${scripts[0]}" ] || { echo "there are no benchmarks yet"; exit 0; }; \
 	for script in "$${scripts[@]}"; do $(BIN)/python "$$script"; done
 
-smoke: test-jars ## what `make test` leaves out: the jar's tests, the wheel installed alone, the demo on the other backend
-	$(BIN)/python -m pytest -m clusters tests/clusters/test_wheel_install.py
+smoke: test-jars ## a short cut through what `make test` leaves out: jar, faults, clusters, the demo on the other backend
+	$(BIN)/python -m pytest -m smoke tests/faults tests/clusters
 	$(MAKE) demo BACKEND=barrier DEMO_DIR=build/smoke-demo
 
 wheel: $(INSTALLED) $(JARS) ## build the wheel, with the connector's jars for both Scalas in it

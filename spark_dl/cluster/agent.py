@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 #: Log lines are sent in bundles, at most one each so many seconds.
 _LOG_INTERVAL_S: Final = 0.5
 _LOG_BUNDLE_LINES: Final = 200
+#: How long a child gets to write its stack.
+_STACK_S: Final = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,10 +216,17 @@ class Agent:
             case "release":
                 self._is_released = True
                 self.child.release()
+            case "dump":
+                self.child.dump_stack()
+                threading.Timer(_STACK_S, self._send_stack).start()
             case "restart":
                 self._restart(int(message["attempt"]))
             case other:
                 logger.warning("agent of rank %d: unknown message %r", self.task.rank, other)
+
+    def _send_stack(self) -> None:
+        child = self.child
+        self._send({"kind": "stack", "state": child.state(), "lines": list(child.tail)})
 
     def _restart(self, attempt: int) -> None:
         """Replace the child; the new one gets its job once all ranks have theirs ready."""

@@ -28,11 +28,13 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["RELEASE", "ChildContext", "die_with_parent", "main"]
+__all__ = ["DUMP_SIGNAL", "RELEASE", "ChildContext", "die_with_parent", "main"]
 
 #: Sent by the agent once all ranks are done: a rank that left early would break the others' last
 #: collective.
 RELEASE: Final = b"R"
+#: Has a child write the stacks of all its threads to its log, whatever it does.
+DUMP_SIGNAL: Final = signal.SIGUSR2
 _LENGTHS: Final = struct.Struct(">QQ")
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -159,6 +161,7 @@ def main(argv: list[str]) -> None:
     job_fd, event_fd, agent_pid = (int(text) for text in argv[:3])
     die_with_parent(agent_pid)
     faulthandler.enable()
+    faulthandler.register(DUMP_SIGNAL)
     report = _Events(event_fd)
     code = 0
     try:

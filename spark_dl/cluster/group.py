@@ -275,6 +275,10 @@ class BarrierWorkerGroup:
             msg = f"{self._request.name}: the Spark job ended before its workers did"
             raise ClusterError(msg)
 
+    def ask_for_stacks(self) -> None:
+        """Have every child write its stack, and the agents send it."""
+        self._server.broadcast({"kind": "dump"})
+
     def release(self) -> None:
         """Let the children go, once every rank is done."""
         self._server.broadcast({"kind": "release"})

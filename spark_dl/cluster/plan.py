@@ -55,6 +55,9 @@ class LaunchRequest:
         timeouts: deadlines.
         attempt: number of the first try.
         restarts: how often workers that were lost are started again.
+        stall_after_s: how long ranks may be without progress before they are named; `None`: for
+            ever.
+        restart_on_stall: whether a stall ends the try.
         on_restart: called with the number of the try that follows and the error that ended the one
             before.
         make_room: called before a stage is launched anew: waits until the executors are there.
@@ -75,6 +78,8 @@ class LaunchRequest:
     timeouts: Timeouts = field(default_factory=Timeouts)
     attempt: int = 1
     restarts: RestartPolicy = field(default_factory=RestartPolicy)
+    stall_after_s: float | None = None
+    restart_on_stall: bool = False
     on_restart: Callable[[int, Exception], None] = _ignore
     make_room: Callable[[], None] = _ignore
     on_event: Callable[[int, dict[str, Any]], None] = _ignore

@@ -14,7 +14,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from spark_dl.cluster.child import RELEASE
+from spark_dl.cluster.child import DUMP_SIGNAL, RELEASE
 from spark_dl.errors import TimeoutExpiredError
 
 if TYPE_CHECKING:
@@ -175,6 +175,20 @@ class ChildProcess:
         """Let a child go that has delivered its result."""
         with contextlib.suppress(BrokenPipeError):
             os.write(self._job, RELEASE)
+
+    def dump_stack(self) -> None:
+        """Have the child write the stacks of its threads to its log."""
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._process.pid, DUMP_SIGNAL)
+
+    def state(self) -> str:
+        """Return the child's state as /proc has it: ``R``, ``S``, ``T`` (stopped), ``Z`` (dead)."""
+        try:
+            with open(f"/proc/{self._process.pid}/stat", encoding="utf-8") as file:
+                return file.read().rpartition(")")[2].split()[0]
+        except OSError:
+            return "Z"
 
     def kill(self) -> None:
         """End the child and its process group at once."""

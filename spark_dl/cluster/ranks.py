@@ -10,7 +10,7 @@ from spark_dl.cluster.status import RankPhase, WorkerStatus
 from spark_dl.errors import RankFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from spark_dl.cluster.codec import Message
     from spark_dl.cluster.control import Envelope
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 _LIVE: Final = frozenset({RankPhase.CONNECTED, RankPhase.RUNNING, RankPhase.DONE})
 #: What a child that was replaced may have said last.
-_OF_A_TRY: Final = frozenset({"event", "done", "failed", "ready"})
+_OF_A_TRY: Final = frozenset({"event", "done", "failed", "ready", "stack"})
 
 
 class RankTable:
@@ -49,11 +49,15 @@ class RankTable:
         """Count all agents as connected, with children that have no job yet."""
         self.attempt = attempt
         self._unready = {status.rank for status in self.statuses}
-        for status in self.statuses:
-            status.phase = RankPhase.CONNECTED
-            status.step = status.failure = None
-            status.is_consequence = False
-            status.result = {}
+        for status in list(self.statuses):
+            kept = {name: getattr(status, name) for name in ("host", "container", "log_url")}
+            self.statuses[status.rank] = WorkerStatus(
+                rank=status.rank,
+                phase=RankPhase.CONNECTED,
+                heard=status.heard,
+                has_agent=True,
+                **kept,
+            )
 
     @property
     def can_begin_again(self) -> bool:
@@ -68,27 +72,23 @@ class RankTable:
         if kind in _OF_A_TRY and message.get("attempt", self.attempt) != self.attempt:
             return False
         match kind:
-            case "hello":
-                _greet(status, message)
             case "event":
                 self._take_event(status, message["event"])
             case "log":
                 for line in message["lines"]:
                     self._request.on_log(status.rank, status.host, str(line))
-            case "done":
-                status.phase, status.result = RankPhase.DONE, message["result"] or {}
-            case "failed":
-                _fail(status, message)
-            case "gone":
-                _lose(status)
             case "ready" if status.rank in self._unready:
                 self._unready.remove(status.rank)
                 return not self._unready
+            case other if other in _CHANGES:
+                _CHANGES[other](status, message)
         return False
 
     def _take_event(self, status: WorkerStatus, event: dict[str, Any]) -> None:
+        status.progressed = status.heard
         if event.get("kind") == "started":
             status.phase = RankPhase.RUNNING
+        status.doing = str(event.get("doing", status.doing))
         if "run_step" in event:
             status.step = int(event["run_step"])
         self._request.on_event(status.rank, event)
@@ -126,7 +126,25 @@ def _fail(status: WorkerStatus, message: Message) -> None:
     status.is_consequence = bool(message["is_consequence"])
 
 
-def _lose(status: WorkerStatus) -> None:
+def _finish(status: WorkerStatus, message: Message) -> None:
+    status.phase, status.result = RankPhase.DONE, message["result"] or {}
+
+
+def _lose(status: WorkerStatus, _message: Message) -> None:
     status.has_agent = False
     if status.phase in (RankPhase.CONNECTED, RankPhase.RUNNING):
         status.phase = RankPhase.LOST
+
+
+def _explain(status: WorkerStatus, message: Message) -> None:
+    status.process_state = str(message["state"])
+    status.stack = tuple(map(str, message["lines"]))
+
+
+_CHANGES: Final[dict[object, Callable[[WorkerStatus, Message], None]]] = {
+    "hello": _greet,
+    "done": _finish,
+    "failed": _fail,
+    "gone": _lose,
+    "stack": _explain,
+}

@@ -93,6 +93,10 @@ class WorkerStatus:
         heard: monotonic time of its last message, in seconds.
         has_agent: whether its agent is connected.
         step: steps of the run that its child has done in this try; `None` before the first.
+        doing: what its child does, in a word; empty while unknown.
+        progressed: monotonic time of the last thing that its child reported.
+        stack: the last lines of its child, with its stack where that was asked for.
+        process_state: state letter of its child in /proc, where it was asked for.
         result: what its function returned.
         failure: why it failed.
         is_consequence: the failure only reports that a peer is gone.
@@ -107,6 +111,10 @@ class WorkerStatus:
     heard: float = 0.0
     has_agent: bool = False
     step: int | None = None
+    doing: str = ""
+    progressed: float = 0.0
+    stack: tuple[str, ...] = ()
+    process_state: str = ""
     result: dict[str, Any] = field(default_factory=dict)
     failure: RankFailure | None = None
     is_consequence: bool = False

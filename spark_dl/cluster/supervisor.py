@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from spark_dl.cluster.failure import Verdict, decide
 from spark_dl.cluster.restart import Mishap, Raise, judge
+from spark_dl.cluster.stall import StallWatch
 from spark_dl.cluster.status import RankPhase, RunState
 from spark_dl.errors import CancelledError, TimeoutExpiredError, TrainingFailedError
 
@@ -123,6 +124,11 @@ class _Supervisor:
             raise CancelledError(msg)
 
     def _watch(self, group: WorkerGroup) -> list[dict[str, Any]]:
+        stalls = StallWatch(
+            after_s=self._request.stall_after_s,
+            is_fatal=self._request.restart_on_stall,
+            ask=group.ask_for_stacks,
+        )
         while True:
             statuses = group.poll(_POLL_S)
             self._check_stop()
@@ -135,6 +141,7 @@ class _Supervisor:
             if decision.error is not None:
                 raise decision.error
             self._check_start(statuses)
+            stalls.look(statuses, time.monotonic())
 
     def _trouble_s(self, statuses: Sequence[WorkerStatus]) -> float:
         if self._trouble is None and any(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar, get_args
 
 import numpy as np
 import yaml
@@ -13,13 +14,31 @@ from spark_dl.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Flag", "Params", "PositiveInt", "PositiveSeconds", "Section", "Text", "build"]
+__all__ = [
+    "EXPONENT",
+    "Flag",
+    "Params",
+    "PositiveInt",
+    "PositiveSeconds",
+    "Section",
+    "Text",
+    "build",
+]
 
 # Strict, because YAML has types: `epochs: "5"` and `epochs: yes` are mistakes, not fives and ones.
 Flag = Annotated[bool, Field(strict=True)]
 PositiveInt = Annotated[int, Field(strict=True, gt=0)]
 PositiveSeconds = Annotated[float, Field(strict=True, gt=0)]
 Text = Annotated[str, Field(strict=True, min_length=1)]
+
+
+#: ``1e-3`` is a number to people and to YAML 1.2, but a text to PyYAML: arguments of
+#: ``add_implicit_resolver``, for readers and writers alike.
+EXPONENT: Final = (
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
 
 
 def _as_yaml(params: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BeforeValidator, Field
 
-from spark_dl.config.base import Section, Text
+from spark_dl.config.base import EXPONENT, Section, Text
 from spark_dl.config.sections import (
     ClusterConfig,
     DatasetConfig,
@@ -121,8 +121,15 @@ class JobConfig(Section):
 
     def to_yaml(self) -> str:
         """Return the config with all defaults filled in, as a YAML that loads again."""
-        text: str = yaml.safe_dump(self.model_dump(), sort_keys=False)
+        text: str = yaml.dump(self.model_dump(), Dumper=_Dumper, sort_keys=False)
         return text
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes texts that `load_config` would take for numbers."""
+
+
+_Dumper.add_implicit_resolver(*EXPONENT)
 
 
 _NEEDS: dict[str, tuple[str, ...]] = {

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from spark_dl.config.base import build
+from spark_dl.config.base import EXPONENT, build
 from spark_dl.config.job import JobConfig
 from spark_dl.errors import ConfigError
 
@@ -34,12 +33,7 @@ class _Loader(yaml.SafeLoader):
         return built
 
 
-# PyYAML follows YAML 1.1, where 1e-3 is a text because it lacks a dot
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
-    list("-+.0123456789"),
-)
+_Loader.add_implicit_resolver(*EXPONENT)
 
 
 def load_config(path: str | None, overrides: Sequence[str] = ()) -> JobConfig:

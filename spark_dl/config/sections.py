@@ -207,6 +207,10 @@ class ClusterConfig(Section):
         restarts_per_hour: how often within an hour; more is no bad luck.
         restart_backoff_s: seconds before a restart; they double, up to a minute, while no step is
             made between two.
+        stall_after_s: seconds without progress after which the workers that hold the others up are
+            named, with their stacks; 300, longer than a slow step. `None` for never.
+        restart_on_stall: whether such workers are started again; by default the run waits on,
+            because a step may just take that long.
     """
 
     backend: Backend = "auto"
@@ -218,6 +222,8 @@ class ClusterConfig(Section):
     max_restarts: Annotated[int, Field(strict=True, ge=0)] = 20
     restarts_per_hour: PositiveInt = 10
     restart_backoff_s: PositiveSeconds = 1.0
+    stall_after_s: PositiveSeconds | None = 300.0
+    restart_on_stall: Flag = False
 
     @model_validator(mode="after")
     def _patience(self) -> Self:

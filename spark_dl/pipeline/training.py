@@ -168,6 +168,8 @@ def _request(
             per_hour=cluster.restarts_per_hour,
             backoff_s=cluster.restart_backoff_s,
         ),
+        stall_after_s=cluster.stall_after_s,
+        restart_on_stall=cluster.restart_on_stall,
         on_restart=on_restart,
         make_room=make_room,
         on_event=on_event,

@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from spark_dl.training.callback_state import CallbackStates
     from spark_dl.training.collective import Collective
     from spark_dl.training.events import RunLog
+    from spark_dl.training.pulse import Pulse
     from spark_dl.training.saving import Saver
     from spark_dl.training.task import TrainTask
 
-__all__ = ["Checkpoints", "EpochEnd", "Pulse", "StepReports", "Validation"]
+__all__ = ["Checkpoints", "EpochEnd", "StepReports", "Validation"]
 
 _REPORT_INTERVAL_S: Final = 0.25
 Logs = dict[str, Any] | None
@@ -59,13 +60,15 @@ class EpochEnd(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is unty
         steps_per_epoch: int,
         validation: Validation | None,
         log: RunLog | None,
+        pulse: Pulse,
     ) -> None:
-        """Remember the parts; `log` is the chief's."""
+        """Remember the parts; `log` is the chief's, `pulse` tells how the validation goes."""
         super().__init__()
         self._collective = collective
         self._steps = steps_per_epoch
         self._validation = validation
         self._log = log
+        self._pulse = pulse
         self.history: dict[str, list[float]] = {}
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
@@ -77,7 +80,11 @@ class EpochEnd(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is unty
         if self._validation is not None:
             with averaged_state(self.model, self._collective):
                 values = evaluate(
-                    self.model, self._validation.mine, self._validation.probe, self._collective
+                    self.model,
+                    self._validation.mine,
+                    self._validation.probe,
+                    self._collective,
+                    callbacks=[self._pulse],
                 )
             self._write("validation", values, epoch, step)
             merged |= {f"val_{name}": value for name, value in values.items()}
@@ -164,33 +171,6 @@ class Checkpoints(keras.callbacks.Callback):  # type: ignore[misc]  # as above
         )
         self._saver.save(self.model, position, self._history, self._states.snapshot())
         self._clock.start(step)
-
-
-class Pulse(keras.callbacks.Callback):  # type: ignore[misc]  # as above
-    """Tells the driver which step of the run this rank has done, a few times a second at most.
-
-    Args:
-        steps_per_epoch: steps of one epoch.
-        report: takes the events for the driver.
-    """
-
-    def __init__(self, steps_per_epoch: int, report: Callable[[dict[str, Any]], None]) -> None:
-        """Remember where reports go."""
-        super().__init__()
-        self._steps = steps_per_epoch
-        self._report = report
-        self._epoch = 0
-        self._reported = 0.0
-
-    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002 - Keras' signature
-        """Note the epoch."""
-        self._epoch = epoch
-
-    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:  # noqa: ARG002 - as above
-        """Report, when it is time to."""
-        if time.monotonic() - self._reported >= _REPORT_INTERVAL_S:
-            self._reported = time.monotonic()
-            self._report({"kind": "step", "run_step": self._epoch * self._steps + batch + 1})
 
 
 class StepReports(keras.callbacks.Callback):  # type: ignore[misc]  # as above

@@ -17,6 +17,8 @@ import numpy as np
 from spark_dl.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import keras
     import tensorflow as tf
 
@@ -61,7 +63,11 @@ def _as_floats(result: dict[str, Any]) -> dict[str, float]:
 
 
 def evaluate(
-    model: keras.Model, mine: tf.data.Dataset | None, probe: tf.data.Dataset, collective: Collective
+    model: keras.Model,
+    mine: tf.data.Dataset | None,
+    probe: tf.data.Dataset,
+    collective: Collective,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> dict[str, float]:
     """Evaluate a split over all ranks; every row counts exactly once.
 
@@ -70,11 +76,12 @@ def evaluate(
         mine: this rank's rows; `None` when it has none.
         probe: one batch of any rows; it builds the metrics' variables on a rank without rows.
         collective: of this rank.
+        callbacks: told of each batch.
 
     Returns:
         the metrics, ``loss`` among them, equal on all ranks.
     """
-    model.evaluate(probe if mine is None else mine, verbose=0)
+    model.evaluate(probe if mine is None else mine, callbacks=list(callbacks), verbose=0)
     if mine is None:
         model.reset_metrics()
     return reduced_metrics(model, collective)

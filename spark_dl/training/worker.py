@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from spark_dl.shards import Manifest
 from spark_dl.shards.assignment import Assignment, evaluation_rows
 from spark_dl.training.callback_state import CallbackStates
-from spark_dl.training.callbacks import Checkpoints, EpochEnd, Pulse, StepReports, Validation
+from spark_dl.training.callbacks import Checkpoints, EpochEnd, StepReports, Validation
 from spark_dl.training.checkpoint import CheckpointStore
 from spark_dl.training.collective import Collective, form_collective
 from spark_dl.training.data import ShardReader, evaluation_dataset, training_dataset
@@ -18,6 +18,7 @@ from spark_dl.training.export import export_model, takes_bare_input
 from spark_dl.training.loop import fit_from
 from spark_dl.training.metrics import check_reducible
 from spark_dl.training.model import build_model
+from spark_dl.training.pulse import Pulse
 from spark_dl.training.resume import resume
 from spark_dl.training.saving import Saver
 from spark_dl.training.state import averaged_state, equalise
@@ -108,18 +109,22 @@ def fit(
 
     steps = assignment.steps_per_epoch
     with contextlib.ExitStack() as stack:
+        pulse = stack.enter_context(Pulse(steps, report))
         log = stack.enter_context(RunLog(task.paths)) if collective.rank == 0 else None
-        end = EpochEnd(collective, steps, _validation(task, manifest, collective, bare=bare), log)
+        validation = _validation(task, manifest, collective, bare=bare)
+        end = EpochEnd(collective, steps, validation, log, pulse)
         end.history.update(start.history)
         others = user_callbacks(task, _rank(task, collective))
-        callbacks: list[keras.callbacks.Callback] = [end, Pulse(steps, report), *others]
+        callbacks: list[keras.callbacks.Callback] = [pulse, end, *others]
         if log is not None:
             log.write_graph(model)
             callbacks.append(StepReports(task, steps, log, report))
         states = CallbackStates(others, start.own)
         callbacks.append(Checkpoints(task, collective, steps, saver, end.history, states))
         fit_from(model, batches, callbacks, start=start, epochs=task.epochs, steps_per_epoch=steps)
+        pulse.tell("saving")
         saver.wait()
+    report({"kind": "pulse", "doing": "exporting"})
     result: dict[str, Any] = {
         "history": end.history,
         "steps": steps * len(end.history["loss"]),

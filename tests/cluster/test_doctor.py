@@ -1,4 +1,7 @@
-"""The doctor on real executors: one thing is broken, its line turns red, the remedy mends it."""
+"""The doctor on real executors: one thing is broken, its line turns red, the remedy mends it.
+
+Every case starts sessions of its own: but for two, `make test-clusters` runs them.
+"""
 
 from __future__ import annotations
 
@@ -83,6 +86,7 @@ def test_a_machine_that_is_well_has_no_red_line_and_keeps_nothing(doctor, config
     assert sorted(path.name for path in config.parent.iterdir()) == ["job.yaml", "table"]
 
 
+@pytest.mark.clusters
 @pytest.mark.parametrize(
     ("name", "key", "value"),
     [
@@ -100,6 +104,7 @@ def test_more_workers_than_slots(doctor):
     assert red(doctor("--set", f"cluster.num_workers={number}")) == []
 
 
+@pytest.mark.clusters
 def test_the_connector_of_another_scala(doctor, tmp_path):
     other = tmp_path / "spark-dl-connector_2.12-0.1.0.jar"
     shutil.copy(connector_jar(PRIMARY_SPARK), other)
@@ -108,6 +113,7 @@ def test_the_connector_of_another_scala(doctor, tmp_path):
     assert red(doctor(*conf("spark.jars", jar))) == []
 
 
+@pytest.mark.clusters
 def test_a_session_without_delta_for_a_delta_table(doctor):
     table = ["--set", "output.format=delta"]
     broken = [*table, *conf("spark.sql.extensions", "")]
@@ -117,6 +123,7 @@ def test_a_session_without_delta_for_a_delta_table(doctor):
     assert red(doctor(*broken, *(word for pair in lacking for word in conf(*pair)))) == []
 
 
+@pytest.mark.clusters
 def test_a_runs_folder_that_cannot_be_made(doctor, tmp_path):
     (tmp_path / "file").touch()
     report = doctor("--set", f"runs={tmp_path}/file/below/runs")
@@ -124,6 +131,7 @@ def test_a_runs_folder_that_cannot_be_made(doctor, tmp_path):
     assert "mounted" in only(report, "storage, driver")
 
 
+@pytest.mark.clusters
 def test_a_java_that_this_spark_does_not_run_on(doctor, tmp_path):
     real = Path(shutil.which("java")).resolve()
     home = tmp_path / "jdk"
@@ -153,6 +161,7 @@ def environment(tmp_path):
     return home, packages
 
 
+@pytest.mark.clusters
 def test_executors_without_tensorflow(doctor, environment):
     home, packages = environment
     python = conf("spark.pyspark.python", home / "bin" / "python")
@@ -165,6 +174,7 @@ def test_executors_without_tensorflow(doctor, environment):
     assert red(doctor(*python)) == []
 
 
+@pytest.mark.clusters
 def test_executors_that_lack_a_package_or_have_another_version(doctor, environment):
     home, packages = environment
     python = conf("spark.pyspark.python", home / "bin" / "python")
@@ -183,6 +193,7 @@ def test_executors_that_lack_a_package_or_have_another_version(doctor, environme
     assert doctor(*python)["executor packages"]["level"] == "ok"
 
 
+@pytest.mark.clusters
 def test_a_job_that_hangs_is_ended_and_said_so(doctor, environment):
     home, packages = environment
     (packages / "sitecustomize.py").write_text("import time\ntime.sleep(200)\n")
@@ -193,6 +204,7 @@ def test_a_job_that_hangs_is_ended_and_said_so(doctor, environment):
     assert report["tensorflow"]["level"] == "skipped"
 
 
+@pytest.mark.clusters
 def test_a_cluster_that_does_not_answer(doctor):
     master = ["--master", "spark://127.0.0.1:1", "--deadline-s", "15"]
     report = doctor(*master, *conf("spark.driver.host", "127.0.0.1"))
@@ -200,6 +212,7 @@ def test_a_cluster_that_does_not_answer(doctor):
     assert report["clocks"]["level"] == "skipped"
 
 
+@pytest.mark.clusters
 def test_gpus_that_spark_promises_and_tensorflow_does_not_see(doctor, tmp_path):
     script = tmp_path / "gpus.sh"
     script.write_text('#!/bin/sh\necho \'{"name": "gpu", "addresses": ["0"]}\'\n')
@@ -214,6 +227,7 @@ def test_gpus_that_spark_promises_and_tensorflow_does_not_see(doctor, tmp_path):
     assert "take spark.executor.resource.gpu.amount" in remedy  # and all is well: the first test
 
 
+@pytest.mark.clusters
 def test_executors_whose_local_disk_is_full(doctor, tmp_path):
     small = tmp_path / "small"
     small.mkdir()  # Spark lays its jars there too: room for them, and little more

@@ -13,7 +13,7 @@ import pytest
 import spark_dl
 from spark_dl.versions import SPARK_LINES
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.smoke, pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 580

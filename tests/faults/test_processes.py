@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
+from faults.model import DEADLINE_S
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
@@ -26,6 +28,7 @@ def executor(pid):
     return pid
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_child_is_killed(start, as_if_nothing_happened, backend, victim):
@@ -61,3 +64,43 @@ def test_both_executors_are_killed(start, as_if_nothing_happened, cluster_spark)
         os.kill(pid, signal.SIGKILL)
     as_if_nothing_happened(caught, caught.result())
     assert cluster_spark.range(5).count() == 5
+
+
+def test_a_child_stands_still_and_is_replaced(start, as_if_nothing_happened):
+    caught = start(config=impatient(restart=True))
+    victim = caught.children()[1]
+    os.kill(victim, signal.SIGSTOP)
+    as_if_nothing_happened(caught, caught.result())
+    assert not Path(f"/proc/{victim}").exists()
+
+
+def oversleep(rank):
+    if rank == 1:
+        time.sleep(12)
+
+
+def test_a_slow_rank_is_named_with_its_stack(start, as_if_nothing_happened, caplog):
+    caught = start(config=impatient(restart=False), act=oversleep)
+    caught.children()
+    caught.go()
+    told = wait_for_warning(caplog, "Stalled")
+    assert "no progress for 5 s after step" in told
+    assert "in oversleep" in told
+    as_if_nothing_happened(caught, caught.result(), attempt=1)
+
+
+def impatient(*, restart):
+    return {
+        "training": {"log_every_steps": 1, "checkpoint": {"every_steps": 4}},
+        "cluster": {"stall_after_s": 5, "restart_on_stall": restart},
+    }
+
+
+def wait_for_warning(caplog, mark):
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        for record in caplog.records:
+            if mark in record.getMessage():
+                return record.getMessage()
+        time.sleep(0.05)
+    return ""

@@ -73,6 +73,11 @@ def test_what_is_written_out_loads_again(config_file):
     assert load_config(config_file(config.to_yaml())) == config
 
 
+def test_texts_that_look_like_numbers_stay_texts(config_file):
+    config = JobConfig.model_validate({"model": {"fn": "m:f", "params": {"a": "1e5", "b": 1e5}}})
+    assert load_config(config_file(config.to_yaml())).model.params == {"a": "1e5", "b": 1e5}
+
+
 def test_defaults():
     config = JobConfig()
     assert config.training == TrainingConfig(
