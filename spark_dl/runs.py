@@ -32,7 +32,7 @@ class Run:
         history: metrics over all workers, one value an epoch: ``loss``, ``val_loss`` and so on;
             NaN where a value was not finite.
         metrics: the last value of each.
-        model_path: folder of the exported version.
+        model_path: folder of the exported version; empty where a `train_fn` returned no model.
         tensorboard_url: where TensorBoard was, or still is if it was kept; `None` without it.
     """
 
@@ -115,7 +115,7 @@ def finished_run(paths: RunPaths) -> Run | None:
         path=paths.root,
         history=_history(storage.read_text(paths.metrics)),
         metrics={name: _number(value) for name, value in status.metrics.items()},
-        model_path=paths.model(max(versions)),
+        model_path=paths.model(max(versions)) if versions else "",
     )
 
 

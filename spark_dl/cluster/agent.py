@@ -29,6 +29,7 @@ from spark_dl.cluster.codec import (
     connect,
 )
 from spark_dl.cluster.containers import container_facts
+from spark_dl.cluster.oom import oom_kills
 from spark_dl.cluster.process import ChildEvent, ChildProcess
 from spark_dl.errors import ClusterError, RankFailure
 
@@ -110,6 +111,7 @@ class Agent:
 
     def _start_child(self) -> ChildProcess:
         attempt = self._attempt
+        self._oom_kills = oom_kills()
         return ChildProcess(
             environ=self._environ(),
             preload=self._plan.preload,
@@ -288,11 +290,16 @@ class Agent:
                 retryable=self._error["retryable"],
             )
         message = "the worker process ended without a result"
-        if code == -signal.SIGKILL:
+        is_of_memory = code == -signal.SIGKILL and (oom_kills() or 0) > (self._oom_kills or 0)
+        if is_of_memory:
+            message = (
+                "the system killed it for the memory limit of its container: raise "
+                "spark.executor.memoryOverhead, which TensorFlow's memory counts against"
+            )
+        elif code == -signal.SIGKILL:
             message += (
                 "; the system may have killed it for its memory: TensorFlow's memory counts "
-                "against "
-                "spark.executor.memoryOverhead"
+                "against spark.executor.memoryOverhead"
             )
         return RankFailure(
             rank=rank,
@@ -301,6 +308,7 @@ class Agent:
             message=message,
             log_tail=tail,
             retryable=code < 0,
+            is_of_memory=is_of_memory,
         )
 
     def report_failure(self, failure: RankFailure, *, is_consequence: bool = False) -> None:

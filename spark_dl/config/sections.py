@@ -128,15 +128,20 @@ class ModelConfig(Section):
     Attributes:
         fn: ``"package.module:function"``, importable on driver and executors; it is called with the
             feature spec and `params` and returns a compiled Keras model.
+        train_fn: instead of `fn`: ``"package.module:function"`` of a training loop of one's own.
         params: what `fn` gets besides the spec; empty by default.
         callbacks: ``"package.module:function"``; it is called with the rank (``rank``,
             ``world_size``, ``is_chief``, ``paths``, ``params``) and returns Keras callbacks. None
             by default.
+        init_from: weights to start from: a run id, ``latest``, the path of an exported version, or
+            of a ``.keras`` or ``.weights.h5`` file; by default the model's own initial ones.
     """
 
-    fn: Text
+    fn: Text | None = None
+    train_fn: Text | None = None
     params: Params = Field(default_factory=dict)
     callbacks: Text | None = None
+    init_from: Text | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -149,13 +154,23 @@ class ModelConfig(Section):
             raise ValueError(msg)
         return values
 
-    @field_validator("fn", "callbacks")
+    @field_validator("fn", "train_fn", "callbacks")
     @classmethod
     def _module_and_function(cls, fn: str | None) -> str | None:
         if fn is not None and not _FN.fullmatch(fn):
             msg = f'expected "package.module:function", got {fn!r}'
             raise ValueError(msg)
         return fn
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.fn is None) == (self.train_fn is None):
+            msg = "give either fn, a function that returns a model, or train_fn, a loop of your own"
+            raise ValueError(msg)
+        if self.train_fn is not None and (self.callbacks or self.init_from):
+            msg = "callbacks and init_from need fn: a train_fn does that itself"
+            raise ValueError(msg)
+        return self
 
 
 class TrainingConfig(Section):

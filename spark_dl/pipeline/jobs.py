@@ -93,7 +93,9 @@ def run_train(config: JobConfig, spark: SparkSession) -> dict[str, Any]:
         TrainingJob(
             model_fn=model.fn,
             params=model.params,
+            train_fn=model.train_fn,
             callbacks=model.callbacks,
+            init_from=model.init_from,
             dataset=dataset,
             config=config.model_copy(update={"run_id": paths.run_id}),
             paths=paths,

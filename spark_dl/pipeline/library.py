@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from spark_dl.config import JobConfig, build
@@ -12,7 +13,6 @@ from spark_dl.shards.dataset import Dataset
 from spark_dl.storage import RunPaths, new_run_id
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Mapping, Sequence
 
     from pyspark.sql import DataFrame, SparkSession
@@ -76,11 +76,13 @@ def prepare(  # noqa: PLR0913 - the façade: one keyword a setting
 
 
 def train(  # noqa: PLR0913 - the façade: one keyword a setting
-    model_fn: ModelFn,
+    model_fn: ModelFn | None,
     dataset: Dataset | str,
     *,
+    train_fn: ModelFn | None = None,
     params: Mapping[str, Any] | None = None,
     callbacks: Sequence[Any] | Callable[..., Any] | str | None = None,
+    init_from: str | os.PathLike[str] | None = None,
     num_workers: int | None = None,
     epochs: int = 1,
     global_batch_size: int = 32,
@@ -98,12 +100,19 @@ def train(  # noqa: PLR0913 - the façade: one keyword a setting
         model_fn: ``model_fn(spec: FeatureSpec, params: Mapping) -> compiled keras.Model``, or
             ``"package.module:function"``. It runs on the executors.
         dataset: what `prepare` returned, or its folder.
+        train_fn: a training loop of one's own instead of `model_fn`, which is then `None`:
+            ``train_fn(ctx)`` runs on every worker and may return a Keras model to export; `ctx` is
+            a `spark_dl.training.own_loop.OwnLoop`.
         params: passed to `model_fn`.
         callbacks: Keras callbacks, of all ranks; or a function ``callbacks(rank)`` that runs on the
             executors and makes them, itself or as ``"package.module:function"``: `rank` has
             ``rank``, ``world_size``, ``is_chief``, ``paths`` and ``params``. At an epoch's end they
             see metrics over all ranks, so that all ranks decide alike, and what they remember is
             part of a checkpoint.
+        init_from: weights to start from: a run id in `runs`, ``"latest"``, the path of an exported
+            version, or of a ``.keras`` or ``.weights.h5`` file. The layers must be the same; freeze
+            some in `model_fn` by ``layer.trainable = False``. No resume: epochs and optimizer begin
+            anew.
         num_workers: number of workers; `None` takes all free task slots.
         epochs: passes over the split ``train``; ``validation`` is evaluated after each.
         global_batch_size: rows of one step over all workers; the workers share it equally.
@@ -146,13 +155,22 @@ def train(  # noqa: PLR0913 - the façade: one keyword a setting
         "run_id": paths.run_id,
     }
     _add(values, config or {})
-    if isinstance(model_fn, str):
-        values["model"] = {"fn": model_fn, "params": dict(params or {})}
+    if (model_fn is None) == (train_fn is None):
+        msg = "train(): give either model_fn or train_fn, and None for the other"
+        raise ConfigError(msg)
+    named = {"fn": model_fn, "train_fn": train_fn, "callbacks": callbacks}
+    names = {name: function for name, function in named.items() if isinstance(function, str)}
+    if {"fn", "train_fn"} & set(names):
+        values["model"] = {**names, "params": dict(params or {})}
+        if init_from is not None:
+            values["model"]["init_from"] = os.fspath(init_from)
     return run_training(
         TrainingJob(
             model_fn=model_fn,
+            train_fn=train_fn,
             params=dict(params or {}),
             callbacks=callbacks,
+            init_from=None if init_from is None else os.fspath(init_from),
             dataset=opened,
             config=build(JobConfig, values, where="train()"),
             paths=paths,

@@ -13,12 +13,14 @@ from spark_dl.cluster.resources import choose_num_workers, cluster_conf, wait_fo
 from spark_dl.cluster.restart import RestartPolicy
 from spark_dl.cluster.select import select_backend
 from spark_dl.cluster.supervisor import run_on_cluster
+from spark_dl.errors import ConfigError
+from spark_dl.inference.resolve import resolve_model
 from spark_dl.monitoring import Progress, ProgressEvent, start_tensorboard
 from spark_dl.pipeline.attempts import next_attempt
 from spark_dl.pipeline.presence import Presence
 from spark_dl.runs import Record, Run, finished_run, recorded
 from spark_dl.shards.assignment import Assignment
-from spark_dl.storage import RunPaths, Storage, local_path
+from spark_dl.storage import RunPaths, Storage, join, local_path, normalise
 from spark_dl.training.entry import NOISE, PRELOAD, run_rank
 from spark_dl.training.task import TrainTask
 
@@ -39,15 +41,18 @@ logger = logging.getLogger(__name__)
 worker_logger = logging.getLogger("spark_dl.worker")
 
 _TRAIN_SPLIT: Final = "train"
+_WEIGHT_FILES: Final = (".keras", ".weights.h5")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
     """One training as `train` and `run_train` ask for it; the fields are those of `train`."""
 
-    model_fn: ModelFn
+    model_fn: ModelFn | None
+    train_fn: ModelFn | None = None
     params: Mapping[str, Any]
     callbacks: Any = None
+    init_from: str | None = None
     dataset: Dataset
     config: JobConfig
     paths: RunPaths
@@ -111,6 +116,29 @@ def _check(job: TrainingJob) -> int:
     return num_workers
 
 
+def initial_weights(init_from: str | None, runs: str) -> str:
+    """Return the file of the weights to start from, empty for none.
+
+    Args:
+        init_from: a run id, ``latest``, the folder of an exported version, or a file.
+        runs: folder of run directories.
+
+    Raises:
+        ModelError: there is no such run or version.
+        ConfigError: there is no such file.
+    """
+    if init_from is None:
+        return ""
+    if init_from.endswith(_WEIGHT_FILES):
+        path = normalise(init_from)
+    else:
+        path = join(resolve_model(init_from, runs=runs).path, "model.keras")
+    if not Storage(path).exists(path):
+        msg = f"init_from: there is no file {path}"
+        raise ConfigError(msg)
+    return path
+
+
 def _request(
     job: TrainingJob, num_workers: int, progress: Progress, record: Record, presence: Presence
 ) -> LaunchRequest:
@@ -119,7 +147,9 @@ def _request(
     task = TrainTask(
         model_fn=job.model_fn,
         params=job.params,
+        train_fn=job.train_fn,
         callbacks=job.callbacks,
+        init_from=initial_weights(job.init_from, job.paths.runs),
         dataset=job.dataset.path,
         paths=job.paths,
         epochs=training.epochs,

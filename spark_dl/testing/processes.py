@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 __all__ = ["descendants", "is_alive"]
@@ -10,9 +11,14 @@ __all__ = ["descendants", "is_alive"]
 def descendants(pid: int) -> list[int]:
     """Return the processes that a process has started, and those that they have started."""
     children: list[int] = []
-    for task in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{task}/children") as file:
-            children += [int(child) for child in file.read().split()]
+    # threads and processes that end while one looks are gone, which is what one wants to know
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with (
+                contextlib.suppress(FileNotFoundError, ProcessLookupError),
+                open(f"/proc/{pid}/task/{task}/children") as file,
+            ):
+                children += [int(child) for child in file.read().split()]
     return children + [grandchild for child in children for grandchild in descendants(child)]
 
 

@@ -42,6 +42,10 @@ class Collective:
         """Return the mean of each tensor over the ranks; usable inside a `tf.function`."""
         return list(tensors)
 
+    def strategy(self) -> tf.distribute.Strategy:
+        """Return TensorFlow's strategy over these ranks."""
+        return tf.distribute.get_strategy()
+
     def sum_arrays(
         self, arrays: Sequence[npt.NDArray[np.generic]]
     ) -> list[npt.NDArray[np.float64]]:
@@ -76,6 +80,10 @@ class MultiWorkerCollective(Collective):
         # tensors must lie on the strategy's own device, else "destinations can not be empty"
         self._device = self._strategy.extended.worker_devices[0]
         self._sum = tf.function(self._reduce_sum, reduce_retracing=True)
+
+    def strategy(self) -> tf.distribute.Strategy:
+        """Return TensorFlow's strategy over these ranks."""
+        return self._strategy
 
     def _reduce(self, operation: str, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Reduce flat tensors."""

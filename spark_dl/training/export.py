@@ -69,7 +69,7 @@ def _write_saved_model(
     }
 
 
-def export_model(
+def export_model(  # noqa: PLR0913 - the lineage of a model
     model: keras.Model,
     spec: FeatureSpec,
     folder: str,
@@ -77,6 +77,7 @@ def export_model(
     run_id: str,
     version: int = 1,
     fingerprint: str = "",
+    init_from: str = "",
 ) -> str:
     """Write one version of a model and return its folder.
 
@@ -87,6 +88,7 @@ def export_model(
         run_id: the run that made it.
         version: its number within the run.
         fingerprint: the fingerprint of the dataset that it was trained on.
+        init_from: file of the weights that the run started from; empty for initial ones.
 
     Raises:
         ModelError: Keras or TensorFlow cannot export it.
@@ -101,6 +103,7 @@ def export_model(
         outputs = _write_saved_model(model, spec, temporary)
         model.save(join(temporary, "model.keras"))
     except Exception as error:
+        storage.remove(temporary)
         msg = f"the model cannot be exported: {type(error).__name__}: {error}"
         raise ModelError(msg) from error
     storage.write_atomic(join(temporary, "feature_spec.json"), spec.to_json())
@@ -110,6 +113,7 @@ def export_model(
         "checksum": folder_checksum(temporary),
         "outputs": outputs,
         "dataset_fingerprint": fingerprint,
+        "init_from": init_from,
         "versions": {
             "spark_dl": __version__,
             "keras": keras.__version__,

@@ -74,7 +74,7 @@ def build_model(task: TrainTask, spec: FeatureSpec, collective: Collective) -> k
         ConfigError: `model_fn` does not return a compiled Keras model.
     """
     keras.utils.set_random_seed(task.seed)
-    model = resolve_function(task.model_fn)(spec, dict(task.params))
+    model = resolve_function(task.model_fn or "")(spec, dict(task.params))
     if not isinstance(model, keras.Model):
         msg = f"model_fn returned {type(model).__name__}, expected a compiled keras.Model"
         raise ConfigError(msg)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from spark_dl.training.collective import Collective
     from spark_dl.training.task import TrainTask
 
-__all__ = ["Start", "check_same_run", "resume"]
+__all__ = ["Found", "Start", "check_same_run", "find", "resume"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,29 +47,51 @@ class Start:
     own: Arrays = field(default_factory=dict, repr=False)
 
 
-def resume(
-    task: TrainTask,
-    model: keras.Model,
-    store: CheckpointStore,
-    collective: Collective,
-    steps_per_epoch: int,
-) -> Start:
-    """Restore the newest checkpoint, if the run has one; all ranks call it.
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A checkpoint that was read.
 
-    What was logged or half saved after it is removed first, so that nothing is there twice.
+    Attributes:
+        record: what it is.
+        shared: what all ranks share.
+        parts: the ranks' own parts, in order; those that this rank does not need are empty.
+    """
+
+    record: Checkpoint
+    shared: Arrays
+    parts: list[Arrays]
+
+    def own(self, collective: Collective) -> Arrays:
+        """Return this rank's own part, the chief's where the number of ranks has changed."""
+        return self.parts[collective.rank if len(self.parts) == collective.world_size else 0]
+
+    @property
+    def history(self) -> dict[str, list[float]]:
+        """Metrics of the complete epochs."""
+        return {
+            name: [math.nan if value is None else value for value in values]
+            for name, values in self.record.history.items()
+        }
+
+
+def find(
+    task: TrainTask, store: CheckpointStore, collective: Collective, steps_per_epoch: int
+) -> Found | None:
+    """Return the newest whole checkpoint, if the run has one; all ranks call it.
+
+    What was logged, saved or exported after it is removed first, so that nothing is there twice.
 
     Args:
         task: what to train.
-        model: built, its optimizer and metrics too.
         store: the run's checkpoints.
         collective: of this rank.
         steps_per_epoch: steps of one epoch.
 
     Raises:
-        ConfigError: the checkpoint is of another model, dataset or batch size.
+        ConfigError: the checkpoint is of another seed, dataset or batch size.
     """
-    found = store.newest() if collective.rank == 0 else None
-    mine = -1 if found is None else found.position.step
+    newest = store.newest() if collective.rank == 0 else None
+    mine = -1 if newest is None else newest.position.step
     if collective.rank == 0:
         store.forget_after(mine)
         rewind(task.paths, mine)
@@ -79,32 +101,50 @@ def resume(
     (agreed,) = collective.broadcast([np.array([mine], np.int64)])
     step = int(agreed[0])
     if step < 0:
-        return Start()
-    record = found or store.record(step)
-    position = record.position
-    check_same_run(task, position, steps_per_epoch)
+        return None
+    record = newest or store.record(step)
+    check_same_run(task, record.position, steps_per_epoch)
     needed = _own_names(record, collective)
-    parts = [store.read_part(record, name) if name in needed else {} for name in record.ranks]
-    restore(
-        model,
-        store.read_part(record, record.model),
-        parts,
-        seed=task.seed,
-        collective=collective,
-    )
     if collective.rank == 0:
-        _tell(task, position, collective.world_size)
+        _tell(task, record.position, collective.world_size)
+    return Found(
+        record=record,
+        shared=store.read_part(record, record.model),
+        parts=[store.read_part(record, name) if name in needed else {} for name in record.ranks],
+    )
+
+
+def resume(
+    task: TrainTask,
+    model: keras.Model,
+    store: CheckpointStore,
+    collective: Collective,
+    steps_per_epoch: int,
+) -> Start:
+    """Give the model the state of the newest checkpoint, if the run has one; all ranks call it.
+
+    Args:
+        task: what to train.
+        model: built, its optimizer and metrics too.
+        store: the run's checkpoints.
+        collective: of this rank.
+        steps_per_epoch: steps of one epoch.
+
+    Raises:
+        ConfigError: the checkpoint is of another model, seed, dataset or batch size.
+    """
+    found = find(task, store, collective, steps_per_epoch)
+    if found is None:
+        return Start()
+    restore(model, found.shared, found.parts, seed=task.seed, collective=collective)
+    position = found.record.position
     return Start(
         epoch=position.epoch,
         step_in_epoch=position.step_in_epoch,
-        step=step,
+        step=position.step,
         is_stopped=position.is_stopped,
-        # new ranks' callbacks are to decide as the chief's do
-        own=parts[collective.rank if len(parts) == collective.world_size else 0],
-        history={
-            name: [math.nan if value is None else value for value in values]
-            for name, values in record.history.items()
-        },
+        own=found.own(collective),
+        history=found.history,
     )
 
 

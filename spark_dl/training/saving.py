@@ -124,15 +124,34 @@ class Saver:
         Raises:
             StorageError: the checkpoint before this one could not be written.
         """
+        state = snapshot(model, shared=self._collective.rank == 0)
+        self.write(position, state.shared, {**state.own, **remembered}, history)
+
+    def write(
+        self,
+        position: Position,
+        shared: Arrays,
+        own: Arrays,
+        history: Mapping[str, Sequence[float]],
+    ) -> None:
+        """Start to write a checkpoint; every rank calls it at the same step.
+
+        Args:
+            position: where training is.
+            shared: what all ranks share; only the chief's is written.
+            own: what is this rank's own; nobody changes these arrays any more.
+            history: metrics of the complete epochs.
+
+        Raises:
+            StorageError: the checkpoint before this one could not be written.
+        """
         self.wait()
         rank = self._collective.rank
-        state = snapshot(model, shared=rank == 0)
         past = {
             name: [value if math.isfinite(value) else None for value in values]
             for name, values in history.items()
         }
         own_name = self._rank_part(rank)
-        own = {**state.own, **remembered}
 
         def write() -> None:
             try:
@@ -140,9 +159,7 @@ class Saver:
                 if rank:
                     return
                 model_name = f"model.{self._token}.npz"
-                checksums[model_name] = self._store.write_part(
-                    position.step, model_name, state.shared
-                )
+                checksums[model_name] = self._store.write_part(position.step, model_name, shared)
                 ranks = tuple(self._rank_part(r) for r in range(self._collective.world_size))
                 self._store.commit(position, model_name, ranks, checksums=checksums, history=past)
             except Exception as error:  # noqa: BLE001 - raised in the thread that trains

@@ -21,7 +21,9 @@ class TrainTask:
 
     Attributes:
         model_fn: ``model_fn(spec, params) -> compiled keras.Model``, or
-            ``"package.module:function"``.
+            ``"package.module:function"``; `None` where there is a `train_fn`.
+        train_fn: a loop of the user's own, ``train_fn(ctx) -> keras.Model | None``, itself or as
+            ``"package.module:function"``; see `spark_dl.training.own_loop.OwnLoop`.
         params: passed to `model_fn`.
         dataset: folder of the dataset.
         paths: where the run writes.
@@ -36,12 +38,14 @@ class TrainTask:
         validation_split: name of the split to validate on; `None` or an empty split for none.
         callbacks: the user's Keras callbacks, or a function of a `training.user.Rank` that makes
             them, itself or as ``"package.module:function"``.
+        init_from: file of the weights to start from, `.keras` or `.weights.h5`; empty for none.
         checkpoint: when the run's state is saved.
         version: version number of the exported model.
         fingerprint: the dataset's fingerprint.
     """
 
-    model_fn: Callable[..., Any] | str
+    model_fn: Callable[..., Any] | str | None = None
+    train_fn: Callable[..., Any] | str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     dataset: str
     paths: RunPaths
@@ -54,6 +58,7 @@ class TrainTask:
     train_split: str = "train"
     validation_split: str | None = "validation"
     callbacks: Any = None
+    init_from: str = ""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     version: int = 1
     fingerprint: str = ""

@@ -15,9 +15,11 @@ from spark_dl.training.collective import Collective, form_collective
 from spark_dl.training.data import ShardReader, evaluation_dataset, training_dataset
 from spark_dl.training.events import RunLog
 from spark_dl.training.export import export_model, takes_bare_input
+from spark_dl.training.initial import load_initial
 from spark_dl.training.loop import fit_from
 from spark_dl.training.metrics import check_reducible
 from spark_dl.training.model import build_model
+from spark_dl.training.own_loop import run_own_loop
 from spark_dl.training.pulse import Pulse
 from spark_dl.training.resume import resume
 from spark_dl.training.saving import Saver
@@ -53,6 +55,8 @@ def train(task: TrainTask, context: RankContext) -> dict[str, Any]:
     with _deadline(context):
         collective = form_collective(context.rank, context.world_size, cores=context.cores)
         collective.barrier()
+    if task.train_fn is not None:
+        return run_own_loop(task, collective, context.report)
     return fit(task, collective, context.report)
 
 
@@ -92,8 +96,10 @@ def fit(
     reader = ShardReader(task.dataset, manifest.split(task.train_split))
     _build(model, reader, manifest, bare=bare)
     check_reducible(model)
-    equalise(model, task.seed, collective)
     store = CheckpointStore(task.paths, task.checkpoint)
+    if task.init_from and collective.rank == 0 and not store.steps():
+        load_initial(model, task.init_from)  # the others get the chief's weights next
+    equalise(model, task.seed, collective)
     start = resume(task, model, store, collective, assignment.steps_per_epoch)
     saver = Saver(store, collective)
 
@@ -139,6 +145,7 @@ def fit(
                 run_id=task.paths.run_id,
                 version=task.version,
                 fingerprint=task.fingerprint,
+                init_from=task.init_from,
             )
     return result
 

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import threading
 import time
 import zipfile
@@ -18,11 +19,17 @@ import pytest
 from faults.model import DEADLINE_S, reached, watched
 
 import spark_dl
+from spark_dl.shards.dataset import Dataset
 from spark_dl.storage import JobStatus, RunPaths
 from spark_dl.testing import descendants, is_alive
 
 ROWS, BATCH, EPOCHS, AT = 400, 20, 2, 9
 WORKERS = 2
+
+
+def settings():
+    """Return what a run's config says beside the arguments of `train`."""
+    return {"training": {"log_every_steps": 1, "checkpoint": {"every_steps": 4}}}
 
 
 @pytest.fixture(scope="session")
@@ -50,6 +57,14 @@ def sha256(model_path):
     return digest.hexdigest()
 
 
+@pytest.fixture
+def copied_dataset(dataset, tmp_path):
+    """Give a dataset of one's own, to be damaged."""
+    path = str(tmp_path / "dataset")
+    shutil.copytree(dataset.path, path)
+    return Dataset.open(path)
+
+
 @dataclass
 class Caught:
     """A run in a thread, which stands still at its gate."""
@@ -59,10 +74,10 @@ class Caught:
     thread: threading.Thread
     outcome: dict = field(default_factory=dict)
 
-    def children(self):
+    def children(self, workers=WORKERS):
         """Return the pid of each rank's child, once all stand at the gate."""
         deadline = time.monotonic() + DEADLINE_S
-        files = [reached(self.folder, number) for number in range(WORKERS)]
+        files = [reached(self.folder, number) for number in range(workers)]
         while not all(os.path.exists(path) for path in files):
             assert self.thread.is_alive(), self.outcome
             assert time.monotonic() < deadline, "the workers did not reach the gate"
@@ -99,13 +114,11 @@ def start(dataset, tmp_path):
     runs = []
 
     def begin(backend="barrier", run_id="run", act=None, model_fn=watched, **more):
+        rows = more.pop("dataset", dataset)
         folder = str(tmp_path / f"gate-{len(runs)}")
         os.makedirs(folder)
-        config = {
-            "training": {"log_every_steps": 1, "checkpoint": {"every_steps": 4}},
-            **more.pop("config", {}),
-        }
-        settings = {
+        config = {**settings(), **more.pop("config", {})}
+        arguments = {
             "params": {"folder": folder, "at": AT, "act": act},
             "num_workers": WORKERS,
             "global_batch_size": BATCH,
@@ -121,7 +134,7 @@ def start(dataset, tmp_path):
 
         def work():
             try:
-                caught.outcome["run"] = spark_dl.train(model_fn, dataset, **settings)
+                caught.outcome["run"] = spark_dl.train(model_fn, rows, **arguments)
             except BaseException as error:  # noqa: BLE001 - raised by result()
                 caught.outcome["error"] = error
 
@@ -177,7 +190,7 @@ def alone(dataset, tmp_path_factory):
         run_id="alone",
         backend="barrier",
         tensorboard=False,
-        config={"training": {"log_every_steps": 1, "checkpoint": {"every_steps": 4}}},
+        config=settings(),
     )
     return Caught(RunPaths(runs=str(root), run_id="alone"), "", threading.Thread()), run
 

@@ -90,10 +90,7 @@ def test_a_slow_rank_is_named_with_its_stack(start, as_if_nothing_happened, capl
 
 
 def impatient(*, restart):
-    return {
-        "training": {"log_every_steps": 1, "checkpoint": {"every_steps": 4}},
-        "cluster": {"stall_after_s": 5, "restart_on_stall": restart},
-    }
+    return {"cluster": {"stall_after_s": 5, "restart_on_stall": restart}}
 
 
 def wait_for_warning(caplog, mark):

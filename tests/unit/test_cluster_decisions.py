@@ -17,6 +17,7 @@ from spark_dl.cluster.failure import (
     decide,
 )
 from spark_dl.cluster.memory import check_overhead
+from spark_dl.cluster.oom import oom_kills
 from spark_dl.cluster.resources import (
     SlotFacts,
     choose_num_workers,
@@ -283,3 +284,24 @@ def test_beside_a_driver_with_a_loopback_name_the_networks_address_is_published(
     sources = {"driver.example": "127.0.0.1", "192.0.2.1": "10.0.0.7"}
     monkeypatch.setattr("spark_dl.cluster.spec._source", lambda target: sources[target[0]])
     assert source_address(("driver.example", 1)) == "10.0.0.7"
+
+
+@pytest.mark.parametrize(
+    ("groups", "events", "text"),
+    [
+        ("0::/a/b\n", "sys/fs/cgroup/a/b/memory.events", "low 0\noom 4\noom_kill 3\n"),
+        (
+            "5:cpu:/x\n4:memory,hugetlb:/y\n",
+            "sys/fs/cgroup/memory/y/memory.oom_control",
+            "under_oom 0\noom_kill 3\n",
+        ),
+    ],
+)
+def test_the_kernel_counts_whom_it_killed_for_memory(tmp_path, groups, events, text):
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_text(groups)
+    assert oom_kills(tmp_path) is None
+    (tmp_path / events).parent.mkdir(parents=True)
+    (tmp_path / events).write_text(text)
+    assert oom_kills(tmp_path) == 3
+    assert oom_kills(tmp_path / "nowhere") is None

@@ -134,10 +134,10 @@ def _spark_submit() -> tuple[str, ...]:
 
 
 def _model_file(config: JobConfig, beside: str) -> str | None:
-    """Return the file of `model.fn`'s module where it lies beside the config or in this folder."""
+    """Return the file of the model's module where it lies beside the config or in this folder."""
     if config.model is None:
         return None
-    name = config.model.fn.partition(":")[0]
+    name = (config.model.fn or config.model.train_fn or "").partition(":")[0]
     for folder in (beside, os.getcwd()):
         path = os.path.join(folder, f"{name}.py")
         if os.path.isfile(path):

@@ -1,0 +1,178 @@
+"""Errors that a restart would not mend: the run ends at once, with the cause in the first line."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from faults.model import watched
+
+from spark_dl.errors import CancelledError, ConfigError, TrainingFailedError
+from spark_dl.storage import JobState
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+
+
+def first_line(error):
+    return str(error).splitlines()[0]
+
+
+def leave(rank):
+    if rank == 1:
+        os._exit(0)
+
+
+def fail_on_one(rank):
+    if rank == 1:
+        message = "a bad row"
+        raise ValueError(message)
+
+
+def fail_on_all(rank):
+    message = "a bad table"
+    raise ValueError(message)
+
+
+def take_too_much(rank):
+    if rank == 0:
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, used + 2**28))
+        np.ones(2**30)
+
+
+@pytest.mark.parametrize(
+    ("act", "ranks", "cause"),
+    [
+        (leave, "1", "exit code 0: the worker process ended without a result"),
+        (fail_on_one, "1", "ValueError: a bad row"),
+        (fail_on_all, "0, 1", "ValueError: a bad table"),
+        (take_too_much, "0", "MemoryError: Unable to allocate"),
+    ],
+)
+def test_an_error_in_a_step_ends_the_run(start, cluster_spark, act, ranks, cause):
+    caught = start("tensorflowonspark", act=act)
+    caught.children()
+    with pytest.raises(TrainingFailedError) as ended:
+        caught.result()
+    assert first_line(ended.value).startswith(f"[rank {ranks} on ")
+    assert cause in first_line(ended.value)
+    assert not ended.value.retryable
+    assert (caught.status.status, caught.status.attempt) == (JobState.FAILED, 1)
+    assert cluster_spark.range(5).count() == 5
+
+
+def refuse_at_the_end(rank):
+    import keras
+
+    class Refuse(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            message = f"val_loss is {logs['val_loss'] >= 0}"
+            raise ArithmeticError(message)
+
+    return [Refuse()] if rank.is_chief else []
+
+
+def test_an_error_in_a_callback_of_the_chief(start):
+    caught = start(callbacks=refuse_at_the_end)
+    with pytest.raises(TrainingFailedError) as ended:
+        caught.result()
+    assert "rank 0 on " in first_line(ended.value)
+    assert "ArithmeticError: val_loss is True" in first_line(ended.value)
+
+
+def not_to_be_saved(spec, params):
+    import keras
+
+    class Secretive(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs
+
+        def get_config(self):
+            message = "this layer keeps its config to itself"
+            raise NotImplementedError(message)
+
+    model = watched(spec, params)
+    inner = keras.Model(model.inputs, Secretive()(model.output))
+    inner.compile(optimizer="sgd", loss="mse", metrics=["mae"])
+    return inner
+
+
+def test_an_error_at_export_leaves_no_model(start):
+    caught = start(model_fn=not_to_be_saved)
+    with pytest.raises(TrainingFailedError, match="keeps its config to itself"):
+        caught.result()
+    assert not os.path.exists(caught.paths.models) or not os.listdir(caught.paths.models)
+
+
+def die_at_step_six(rank):
+    import keras
+
+    class Die(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if int(self.model.optimizer.iterations.numpy()) == 6 and rank.rank == 1:
+                os.kill(os.getpid(), signal.SIGSEGV)
+
+    return [Die()]
+
+
+def test_a_crash_at_the_same_step_is_not_tried_for_ever(start):
+    caught = start(callbacks=die_at_step_six)
+    with pytest.raises(TrainingFailedError) as ended:
+        caught.result()
+    assert "killed by SIGSEGV" in first_line(ended.value)
+    assert "not restarted: the same happened twice after step" in str(ended.value)
+    assert not ended.value.retryable
+    assert caught.status.attempt == 2
+
+
+def test_a_cancelled_run_goes_on_under_its_id(start, as_if_nothing_happened, cluster_spark):
+    caught = start()
+    caught.children()
+    cluster_spark.sparkContext.cancelAllJobs()
+    with pytest.raises(CancelledError, match="the Spark job was cancelled"):
+        caught.result()
+    assert caught.status.status is JobState.CANCELLED
+    again = start()
+    as_if_nothing_happened(again, again.result())
+
+
+def test_a_run_in_use_is_refused_and_lives_on(start, as_if_nothing_happened):
+    caught = start()
+    caught.children()
+    with pytest.raises(ConfigError, match=rf"its driver \(pid {os.getpid()} on .*\) lives"):
+        start().result()
+    as_if_nothing_happened(caught, caught.result(), attempt=1)
+
+
+def test_of_two_runs_at_once_one_loses_its_worker(start):
+    caught = [start(run_id=f"run-{number}", num_workers=1) for number in range(2)]
+    os.kill(caught[0].children(workers=1)[0], signal.SIGKILL)
+    caught[1].children(workers=1)
+    for run in caught:
+        run.go()
+    for run in caught:
+        assert len(run.result().history["loss"]) == 2
+    assert [run.status.attempt for run in caught] == [2, 1]
+
+
+def test_a_shard_that_is_damaged_before_a_restart(start, copied_dataset):
+    caught = start(dataset=copied_dataset.path)
+    victim = caught.children()[1]
+    shards = [shard.path for shard in copied_dataset.manifest.split("train")]
+    for name in shards:
+        path = os.path.join(copied_dataset.path, name)
+        with open(path, "r+b") as file:
+            file.seek(os.path.getsize(path) - 20)
+            file.write(b"\xff" * 8)
+    os.kill(victim, signal.SIGKILL)
+    with pytest.raises(TrainingFailedError) as ended:
+        caught.result()
+    assert "ShardError" in first_line(ended.value)
+    assert any(name in first_line(ended.value) for name in shards)
+    assert "is damaged: its checksum is" in first_line(ended.value)
+    assert not ended.value.retryable
+    assert caught.status.attempt == 2
