@@ -23,7 +23,7 @@ export PYSPARK_PYTHON := $(abspath $(BIN)/python)
 unexport SPARK_HOME
 export TZ := UTC
 
-.PHONY: help demo test test-faults test-clusters test-jars lint format jars bench smoke wheel clean
+.PHONY: help demo test test-faults test-clusters test-jars test-connector-mutations lint format jars bench smoke wheel clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ test-faults: $(INSTALLED) $(JARS) ## kill, cut off and starve what trains: it mu
 
 test-jars: $(INSTALLED) ## the connector's own tests, in the JVM
 	eval "$$($(BIN)/python -m spark_dl.versions)" && PYTHON=$(BIN)/python tools/sbt connector/test
+
+test-connector-mutations: $(INSTALLED) ## a million damaged files, in the JVM
+	eval "$$($(BIN)/python -m spark_dl.versions)" && SPARK_DL_MUTATIONS=1000000 PYTHON=$(BIN)/python \
+	  tools/sbt "connector/testOnly *MutationSuite"
 
 lint: $(INSTALLED) ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff check .

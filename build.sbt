@@ -27,7 +27,8 @@ ThisBuild / scalaVersion := sys.env.getOrElse("SCALA_VERSION", "2.13.17")
 
 // Packages that Spark opens on Java 17 (org.apache.spark.launcher.JavaModuleOptions).
 val sparkOpens =
-  Seq("java.lang", "java.lang.invoke", "java.net", "java.nio", "java.util", "java.util.concurrent", "sun.nio.ch")
+  Seq("java.lang", "java.lang.invoke", "java.net", "java.nio", "java.util", "java.util.concurrent", "sun.nio.ch",
+    "sun.util.calendar")
 
 lazy val connector = (project in file("jars/connector"))
   .settings(

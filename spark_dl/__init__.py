@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from spark_dl.pipeline import Run, predict, prepare, train
     from spark_dl.schema import Feature, FeatureSpec
+    from spark_dl.schema.tensors import feature_spec
     from spark_dl.shards.dataset import Dataset
+    from spark_dl.shards.tfrecord import read_tfrecord, write_tfrecord
 
 __all__ = [
     "Dataset",
@@ -30,9 +32,12 @@ __all__ = [
     "FeatureSpec",
     "Run",
     "__version__",
+    "feature_spec",
     "predict",
     "prepare",
+    "read_tfrecord",
     "train",
+    "write_tfrecord",
 ]
 
 __version__ = "0.1.0"
@@ -42,9 +47,12 @@ _HOMES: Final = {
     "Feature": "spark_dl.schema",
     "FeatureSpec": "spark_dl.schema",
     "Run": "spark_dl.pipeline",
+    "feature_spec": "spark_dl.schema.tensors",
     "predict": "spark_dl.pipeline",
     "prepare": "spark_dl.pipeline",
+    "read_tfrecord": "spark_dl.shards.tfrecord",
     "train": "spark_dl.pipeline",
+    "write_tfrecord": "spark_dl.shards.tfrecord",
 }
 
 

@@ -100,6 +100,8 @@ class DatasetConfig(Section):
             for validation and for the test.
         seed: seed of the hash that gives each row its split. A constant, so that a rerun splits
             alike.
+        rows_per_record: rows that are packed into a record; `None` goes by their size, 1 writes a
+            record a row.
     """
 
     path: Text
@@ -107,6 +109,7 @@ class DatasetConfig(Section):
         default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1}
     )
     seed: Annotated[int, Field(strict=True)] = 0
+    rows_per_record: Annotated[int, Field(strict=True, ge=1)] | None = None
 
     @field_validator("splits")
     @classmethod

@@ -59,6 +59,7 @@ def run_prepare(config: JobConfig, spark: SparkSession) -> dict[str, Any]:
             path=settings.path,
             splits=settings.splits,
             seed=settings.seed,
+            rows_per_record=settings.rows_per_record,
             source=_source(table),
         )
         totals = dataset.manifest.totals

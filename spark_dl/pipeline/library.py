@@ -37,6 +37,7 @@ def prepare(  # noqa: PLR0913 - the façade: one keyword a setting
     path: str | os.PathLike[str],
     splits: Mapping[str, float] | None = None,
     seed: int = 0,
+    rows_per_record: int | None = None,
 ) -> Dataset:
     """Write a DataFrame as TFRecord shards with a manifest.
 
@@ -49,6 +50,8 @@ def prepare(  # noqa: PLR0913 - the façade: one keyword a setting
         path: folder of the dataset, on storage that driver and executors share.
         splits: fraction of the rows in each split; by default 0.8 train, 0.1 validation, 0.1 test.
         seed: seed of the split.
+        rows_per_record: rows that are packed into a record; `None` goes by their size, 1 packs
+            none.
 
     Returns:
         The dataset; the same rows prepared alike again are reused, not rewritten.
@@ -72,6 +75,7 @@ def prepare(  # noqa: PLR0913 - the façade: one keyword a setting
         path=str(path),
         splits=splits,
         seed=seed,
+        rows_per_record=rows_per_record,
     )
 
 

@@ -8,12 +8,12 @@ ranks: rank ``r`` takes the ``r``-th contiguous slice of the global batch. So an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from spark_dl.errors import ConfigError, DataError
+from spark_dl.shards.order import Order, order_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["Assignment", "Batch", "evaluation_rows", "locate"]
-
-_UINT64: Final = 2**64 - 1
 
 
 class Batch(NamedTuple):
@@ -54,6 +52,9 @@ class Assignment:
             are left out (others in each epoch when shuffled). ``pad``: the last batch is filled up
             with copies of its first row of weight 0, and its real rows weigh ``global_batch_size /
             real``.
+        shard_rows: rows of each shard, where records hold several rows.
+        rows_per_record: rows of a record. With more than one, an epoch mixes the records and then
+            the rows of a window of them, and its order is not held in memory.
 
     Raises:
         ConfigError: the world size does not divide the global batch size, or a number is out of
@@ -74,6 +75,8 @@ class Assignment:
     seed: int
     shuffle: bool = True
     remainder: Literal["drop", "pad"] = "drop"
+    shard_rows: tuple[int, ...] = ()
+    rows_per_record: int = 1
 
     def __post_init__(self) -> None:
         """Check what only the caller can know wrong."""
@@ -84,6 +87,9 @@ class Assignment:
             raise ConfigError(msg)
         if self.remainder not in ("drop", "pad"):
             msg = f"remainder={self.remainder!r}, expected 'drop' or 'pad'"
+            raise ConfigError(msg)
+        if self.rows_per_record > 1 and sum(self.shard_rows) != self.rows:
+            msg = f"shards of {sum(self.shard_rows)} rows in all, expected {self.rows}"
             raise ConfigError(msg)
         self._check_batch_size()
         if self.rows < 1:
@@ -138,8 +144,7 @@ class Assignment:
             ConfigError: there is no such step.
         """
         self._check_step(step, self.steps_per_epoch - 1)
-        order = _order(self.rows, self.seed, epoch, self.shuffle)
-        return self._slice(order, step)
+        return self._slice(self._order(epoch), step)
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """Yield this rank's batches of one epoch, in order.
@@ -149,40 +154,57 @@ class Assignment:
             start_step: the first step to yield; ``steps_per_epoch`` yields none.
         """
         self._check_step(start_step, self.steps_per_epoch)
-        order = _order(self.rows, self.seed, epoch, self.shuffle)
+        order = self._order(epoch)
         for step in range(start_step, self.steps_per_epoch):
             yield self._slice(order, step)
+
+    def pieces(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """Yield the rows of `epoch`, in order, cut where the order's windows end.
+
+        The rows of a piece lie in the few records of one window, so that each is read once.
+
+        Args:
+            epoch: number of the epoch, from 0.
+            start_step: the first step.
+        """
+        self._check_step(start_step, self.steps_per_epoch)
+        order = self._order(epoch)
+        size, local = self.global_batch_size, self.local_batch_size
+        begin, stop = start_step * size, self.rows // size * size
+        for end in np.minimum(order.ends, stop).tolist():
+            if begin < end:
+                positions = np.arange(begin, end)
+                rows = order.take(begin, end)[positions % size // local == self.rank]
+                weights = None if self.remainder == "drop" else np.ones(len(rows), np.float32)
+                yield Batch(rows, weights)
+                begin = end
+        if stop // size < self.steps_per_epoch and start_step < self.steps_per_epoch:
+            yield self._slice(order, self.steps_per_epoch - 1)
+
+    def _order(self, epoch: int) -> Order:
+        packs = (self.shard_rows, self.rows_per_record) if self.rows_per_record > 1 else None
+        return order_of(self.rows, self.seed, epoch, packs, shuffle=self.shuffle)
 
     def _check_step(self, step: int, last: int) -> None:
         if not 0 <= step <= last:
             msg = f"step {step}: expected 0 <= step <= {last}"
             raise ConfigError(msg)
 
-    def _slice(self, order: NDArray[np.int64], step: int) -> Batch:
+    def _slice(self, order: Order, step: int) -> Batch:
         begin = step * self.global_batch_size
         local = self.local_batch_size
         first = begin + self.rank * local
-        mine = order[first : first + local]
+        mine = order.take(min(first, self.rows), min(first + local, self.rows))
         if self.remainder == "drop":
             return Batch(mine, None)
         real = min(self.global_batch_size, self.rows - begin)
         weights = np.zeros(local, np.float32)
         weights[: mine.size] = self.global_batch_size / real
         if mine.size < local:
-            mine = np.concatenate([mine, np.full(local - mine.size, order[begin], np.int64)])
+            mine = np.concatenate(
+                [mine, np.full(local - mine.size, order.take(begin, begin + 1)[0], np.int64)]
+            )
         return Batch(mine, weights)
-
-
-# an epoch's order is asked for step by step; only the newest is kept, because it has 8 bytes a row
-@lru_cache(maxsize=1)
-def _order(rows: int, seed: int, epoch: int, shuffle: bool) -> NDArray[np.int64]:  # noqa: FBT001  a cache key
-    if shuffle:
-        key = np.array([seed & _UINT64, epoch & _UINT64], np.uint64)
-        order = np.random.Generator(np.random.Philox(key=key)).permutation(rows).astype(np.int64)
-    else:
-        order = np.arange(rows, dtype=np.int64)
-    order.setflags(write=False)
-    return order
 
 
 def evaluation_rows(rows: int, world_size: int, rank: int) -> range:
@@ -201,13 +223,14 @@ def evaluation_rows(rows: int, world_size: int, rank: int) -> range:
 
 
 def locate(
-    rows: NDArray[np.int64], shard_rows: Sequence[int]
+    rows: NDArray[np.int64], shard_rows: Sequence[int] | NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return where rows of a split lie.
 
     Args:
         rows: int64 [n], numbers of rows in the split.
-        shard_rows: number of rows of each of the split's shards, in the manifest's order.
+        shard_rows: number of rows of each of the split's shards, in the manifest's order; or of
+            its records, to find rows in records.
 
     Returns:
         index of the shard, int64 [n], and number of the row in it, int64 [n].

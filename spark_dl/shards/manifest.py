@@ -32,6 +32,7 @@ class Shard(BaseModel):
         bytes: its length.
         checksum: ``sha256:<hex>`` of the file.
         split: the split that it belongs to.
+        crc32c: CRC-32C of the file as the connector wrote it; `None` where it did not say.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,6 +42,7 @@ class Shard(BaseModel):
     bytes: int = Field(ge=0)
     checksum: str
     split: str
+    crc32c: str | None = None
 
     @field_validator("path")
     @classmethod
@@ -85,7 +87,8 @@ class Manifest(BaseModel):
     Attributes:
         format_version: version of this format.
         record_format: always ``tfrecord`` so far.
-        rows_per_record: 1 is one row a record; packed records come later and say so here.
+        rows_per_record: rows of a record; all records of a shard are full but the last. 1 is a
+            record a row.
         codec: compression of the shards; `None` for none.
         spec: the columns.
         shards: the files, in the order that numbers the rows: row ``i`` of a split is the ``i``-th

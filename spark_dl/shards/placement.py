@@ -9,7 +9,16 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["MIN_SHARDS", "ROWS_A_SHARD", "TARGET_SHARD_BYTES", "partition_keys", "shard_count"]
+__all__ = [
+    "MAX_PACK_ROWS",
+    "MIN_SHARDS",
+    "PACK_BYTES",
+    "ROWS_A_SHARD",
+    "TARGET_SHARD_BYTES",
+    "pack_size",
+    "partition_keys",
+    "shard_count",
+]
 
 #: Size that a shard of a large split has about: large enough to stream, small enough to move.
 TARGET_SHARD_BYTES: Final = 64 * 2**20
@@ -17,6 +26,10 @@ TARGET_SHARD_BYTES: Final = 64 * 2**20
 MIN_SHARDS: Final = 8
 #: Below this, more files would cost more than they give.
 ROWS_A_SHARD: Final = 128
+
+#: Size that a packed record has about: parsed at once, and many of them fit into memory.
+PACK_BYTES: Final = 256 * 2**10
+MAX_PACK_ROWS: Final = 1024
 
 _SEED: Final = 42  # Spark's own, in HashPartitioning
 _MASK: Final = 0xFFFFFFFF
@@ -36,6 +49,20 @@ def shard_count(rows: int, size_bytes: int) -> int:
     by_size = -(-size_bytes // TARGET_SHARD_BYTES)
     by_rows = rows // ROWS_A_SHARD
     return max(1, min(max(by_size, MIN_SHARDS), by_rows))
+
+
+def pack_size(rows: int, size_bytes: int) -> int:
+    """Return how many rows a record should hold.
+
+    Args:
+        rows: rows of all splits.
+        size_bytes: about how many bytes they will have, each in a record of its own.
+
+    Example:
+        >>> pack_size(10**6, 134 * 10**6), pack_size(1000, 3000 * 1000), pack_size(10, 10**8)
+        (1024, 87, 1)
+    """
+    return max(1, min(MAX_PACK_ROWS, PACK_BYTES * rows // max(size_bytes, 1)))
 
 
 def partition_keys(partitions: int) -> list[int]:

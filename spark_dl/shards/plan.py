@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from spark_dl.shards.manifest import FORMAT_VERSION, Source
-from spark_dl.shards.placement import MIN_SHARDS, TARGET_SHARD_BYTES
+from spark_dl.shards.placement import (
+    MAX_PACK_ROWS,
+    MIN_SHARDS,
+    PACK_BYTES,
+    TARGET_SHARD_BYTES,
+    pack_size,
+)
 from spark_dl.shards.splits import hash_column, split_column
 
 if TYPE_CHECKING:
@@ -30,12 +36,14 @@ class DatasetPlan:
         spec: its columns.
         splits: name to fraction.
         seed: seed of the split and of the order.
+        rows_per_record: rows of a record; `None` goes by their size.
     """
 
     path: str
     spec: FeatureSpec
     splits: dict[str, float]
     seed: int
+    rows_per_record: int | None = None
 
     @property
     def names(self) -> list[str]:
@@ -54,6 +62,15 @@ class DatasetPlan:
         """The columns that decide a row's split: its ids, or all of them."""
         return [entry.name for entry in self.spec.ids] or self.names
 
+    def rows_in_record(self, rows: int, size_bytes: int) -> int:
+        """Return how many rows a record holds.
+
+        Args:
+            rows: rows of all splits.
+            size_bytes: about how many bytes they have.
+        """
+        return self.rows_per_record or pack_size(rows, size_bytes)
+
     def split(self) -> Column:
         """Return each row's split, from the written columns."""
         return split_column(hash_column("", self.seed, self.keys), self.splits)
@@ -71,6 +88,7 @@ class DatasetPlan:
             "splits": list(self.splits.items()),
             "seed": self.seed,
             "format": [RECORD_FORMAT, FORMAT_VERSION, TARGET_SHARD_BYTES, MIN_SHARDS],
+            "packs": [self.rows_per_record, PACK_BYTES, MAX_PACK_ROWS],
         }
         text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

@@ -49,6 +49,7 @@ def write_dataset(  # noqa: PLR0913  the façade's `prepare`, one keyword a sett
     path: str,
     splits: Mapping[str, float],
     seed: int,
+    rows_per_record: int | None = None,
     source: Source | None = None,
 ) -> Dataset:
     """Write the rows of a table as TFRecord shards with a manifest.
@@ -65,6 +66,8 @@ def write_dataset(  # noqa: PLR0913  the façade's `prepare`, one keyword a sett
         path: folder of the dataset, on storage that the driver and the executors share.
         splits: name to fraction.
         seed: seed of the split and of the order.
+        rows_per_record: rows that are packed into a record; `None` goes by their size, 1 packs
+            none.
         source: where `df` came from. Give it only if its table, version and filter say exactly
             which rows `df` has: then a dataset is reused without reading them.
 
@@ -83,6 +86,7 @@ def write_dataset(  # noqa: PLR0913  the façade's `prepare`, one keyword a sett
         spec=derive_spec(df.schema, features=features, label=label, weight=weight, id=id),
         splits=check_splits(splits),
         seed=seed,
+        rows_per_record=rows_per_record,
     )
     spark = df.sparkSession
     rows = _project(df, plan.spec)
@@ -167,13 +171,17 @@ def _write(
     _sweep(storage, plan.path)
     data = f"{_DATA_PREFIX}{uuid.uuid4().hex[:12]}"
     try:
-        observed = write_shards(rows, plan, facts, data)
+        total = sum((fact.content.rows for fact in facts.values()), 0)
+        size = sum(fact.size_bytes for fact in facts.values())
+        rows_per_record = plan.rows_in_record(total, size)
+        observed = write_shards(rows, plan, facts, data, rows_per_record)
         shards = read_back(rows.sparkSession, plan, data)
         totals = {
             name: sum(shard.rows for shard in shards if shard.split == name) for name in plan.splits
         }
         compare(totals, observed, facts, plan.path)
         manifest = Manifest(
+            rows_per_record=rows_per_record,
             spec=plan.spec,
             shards=shards,
             totals=totals,

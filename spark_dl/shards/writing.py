@@ -5,11 +5,13 @@ Driver side. A shard is one partition of Spark: a task writes it alone, in a fix
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from spark_dl._jvm import brief_cause, ensure_connector, spark_errors
 from spark_dl.errors import DataError, ShardError, StorageError
 from spark_dl.schema.derive import quoted, read_schema
+from spark_dl.schema.side_file import side_files
 from spark_dl.shards.checks import Content, content_columns
 from spark_dl.shards.manifest import Shard
 from spark_dl.shards.placement import partition_keys, shard_count
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
     from pyspark.sql import Column, DataFrame, SparkSession
 
+    from spark_dl.schema import FeatureSpec
+    from spark_dl.schema.side_file import FileFacts
     from spark_dl.shards.checks import SplitFacts
     from spark_dl.shards.plan import DatasetPlan
 
@@ -29,7 +33,11 @@ __all__ = ["compare", "read_back", "write_shards"]
 
 
 def write_shards(
-    rows: DataFrame, plan: DatasetPlan, facts: Mapping[str, SplitFacts], data: str
+    rows: DataFrame,
+    plan: DatasetPlan,
+    facts: Mapping[str, SplitFacts],
+    data: str,
+    rows_per_record: int,
 ) -> tuple[dict[str, int], Content]:
     """Write the rows, one task a shard.
 
@@ -38,6 +46,7 @@ def write_shards(
         plan: what they become.
         facts: rows and size of each split.
         data: name of the folder to write, below the dataset's.
+        rows_per_record: rows of a record.
 
     Returns:
         what Spark saw pass: rows of each split, and the content of all.
@@ -71,7 +80,12 @@ def write_shards(
         .observe(observation, *content_columns(plan.names), *counts)
     )
     try:
-        placed.write.partitionBy(split).format(RECORD_FORMAT).save(spark_uri(join(plan.path, data)))
+        (
+            placed.write.partitionBy(split)
+            .format(RECORD_FORMAT)
+            .options(rowsPerRecord=rows_per_record, shapes=_shapes(plan.spec))
+            .save(spark_uri(join(plan.path, data)))
+        )
     except spark_errors() as error:
         cause = brief_cause(error)
         msg = f"writing the shards to {plan.path} failed: {cause}"
@@ -80,6 +94,13 @@ def write_shards(
     seen = observation.get
     by_split = {name: int(seen[f"split_{index}"]) for index, name in enumerate(plan.splits)}
     return by_split, Content.from_row(seen)
+
+
+def _shapes(spec: FeatureSpec) -> str:
+    """Return the lengths of the arrays that have a fixed one, as the connector is told them."""
+    return json.dumps(
+        {entry.name: [entry.size] for entry in spec.entries if entry.shape and entry.size}
+    )
 
 
 def _placement(
@@ -137,6 +158,7 @@ def read_back(spark: SparkSession, plan: DatasetPlan, data: str) -> tuple[Shard,
         msg = f"the shards in {plan.path} cannot be read back: {brief_cause(error)}"
         raise ShardError(msg) from error
     rows = {_below(row["path"], data): row["count"] for row in counted}
+    written = side_files(join(plan.path, data))
     shards = [
         Shard(
             path=f"{data}/{below}",
@@ -144,10 +166,29 @@ def read_back(spark: SparkSession, plan: DatasetPlan, data: str) -> tuple[Shard,
             bytes=length,
             checksum=f"sha256:{digest}",
             split=below.split("/")[0].partition("=")[2],
+            crc32c=written[below].crc32c if below in written else None,
         )
         for below, length, digest in ((_below(path, data), n, sha) for path, n, sha in files)
     ]
+    _compare_with(written, shards, plan.path)
     return tuple(_in_order(shards, plan.splits))
+
+
+def _compare_with(written: Mapping[str, FileFacts], shards: Iterable[Shard], path: str) -> None:
+    """Check that the files are those that the connector says it wrote, where it could say so."""
+    if not written:
+        return
+    found = {shard.path.partition("/")[2]: (shard.rows, shard.bytes) for shard in shards}
+    said = {name: (file.rows, file.bytes) for name, file in written.items()}
+    wrong = sorted(name for name in found.keys() | said.keys() if found.get(name) != said.get(name))
+    if wrong:
+        name = wrong[0]
+        msg = (
+            f"{path}: {len(wrong)} shards differ from the connector's side-file (first: {name} has "
+            f"(rows, bytes) {found.get(name)}, the side-file says {said.get(name)}); nothing was "
+            "committed, run prepare again"
+        )
+        raise ShardError(msg)
 
 
 def _in_order(shards: Iterable[Shard], splits: Mapping[str, float]) -> list[Shard]:

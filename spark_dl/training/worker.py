@@ -93,7 +93,7 @@ def fit(
     assignment = _assignment(task, manifest, collective)
     model = build_model(task, manifest.spec, collective)
     bare = takes_bare_input(model, manifest.spec)
-    reader = ShardReader(task.dataset, manifest.split(task.train_split))
+    reader = ShardReader(task.dataset, manifest.split(task.train_split), manifest.rows_per_record)
     _build(model, reader, manifest, bare=bare)
     check_reducible(model)
     store = CheckpointStore(task.paths, task.checkpoint)
@@ -169,6 +169,8 @@ def _assignment(task: TrainTask, manifest: Manifest, collective: Collective) -> 
         seed=task.seed,
         shuffle=task.shuffle,
         remainder=cast("Literal['drop', 'pad']", task.remainder),
+        shard_rows=tuple(shard.rows for shard in manifest.split(task.train_split)),
+        rows_per_record=manifest.rows_per_record,
     )
     if assignment.dropped and collective.rank == 0:
         logger.info(
@@ -197,7 +199,7 @@ def _validation(
     split = task.validation_split
     if not split or not manifest.totals.get(split):
         return None
-    reader = ShardReader(task.dataset, manifest.split(split))
+    reader = ShardReader(task.dataset, manifest.split(split), manifest.rows_per_record)
     rows = evaluation_rows(manifest.totals[split], collective.world_size, collective.rank)
     batch_size = max(task.global_batch_size // collective.world_size, 1)
     mine = (

@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from pyspark.errors import IllegalArgumentException
 from pyspark.sql import functions as sf
 
+from spark_dl.schema.tensors import feature_spec
+from spark_dl.shards.tfrecord import read_tfrecord, write_tfrecord
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -206,12 +209,10 @@ def test_golden_file_is_read_and_written_again_byte_for_byte(
 @pytest.mark.parametrize(
     ("expression", "type_name", "advice"),
     [
-        ("1.5D", "double", r"cast to float \(spark_dl\.prepare does this\)"),
-        ("array(1.5D)", "array<double>", r"cast to array<float> \(spark_dl\.prepare does this\)"),
-        ("1.5", r"decimal\(2,1\)", "cast to bigint or float, or to string to keep every digit"),
+        ("1.5", r"decimal\(2,1\)", r"option\(\"allowLossy\", \"true\"\)"),
         ("map('a', 1)", "map<string,int>", "select the map's values"),
-        ("named_struct('a', 1)", "struct<a:int>", "select the struct's fields as columns"),
-        ("array(array(1))", "array<array<int>>", "flatten the column"),
+        ("array(named_struct('a', 1))", "array<struct<a:int>>", "each field of the structs"),
+        ("array(array(1))", "array<array<int>>", r"option\(\"shapes\""),
         ("interval '1' day", "interval day", "cast to one of them"),
         ("parse_json('1')", "variant", "cast to one of them"),
     ],
@@ -232,23 +233,14 @@ def test_types_that_lose_something_are_refused_by_column(
         read(spark, table.schema, tmp_path / "t").collect()
 
 
-def test_options_and_missing_schema_are_said(spark: SparkSession, tmp_path: Path) -> None:
-    with pytest.raises(
-        IllegalArgumentException,
-        match=r"codec=gzip is not supported.*Supported: none, uncompressed",
-    ):
-        spark.range(1).write.format("tfrecord").option("codec", "gzip").save(str(tmp_path / "t"))
-    with pytest.raises(
-        IllegalArgumentException, match=r"recordType=ByteArray is not .*Supported: Example"
-    ):
-        spark.range(1).write.format("tfrecord").option("RECORDTYPE", "ByteArray").save(
-            str(tmp_path / "t")
-        )
-    write(spark.range(1), tmp_path / "t")
-    with pytest.raises(
-        IllegalArgumentException, match=r"Cannot infer the schema of TFRecord files\. Give it"
-    ):
-        spark.read.format("tfrecord").load(str(tmp_path / "t"))
+def test_options_are_checked_before_a_task_runs(spark: SparkSession, tmp_path: Path) -> None:
+    for options, said in [
+        ({"codec": "gzipp"}, r"codec=gzipp is not supported.*Supported: none, uncompressed, gzip"),
+        ({"RECORDTYPE": "Row"}, r"recordType=Row is not .*Supported: Example, SequenceExample"),
+        ({"rowsPerRecord": "8", "nulls": "omit"}, "do not go together"),
+    ]:
+        with pytest.raises(IllegalArgumentException, match=said):
+            spark.range(1).write.format("tfrecord").options(**options).save(str(tmp_path / "t"))
 
 
 def test_a_null_names_column_and_partition_and_commits_nothing(
@@ -306,7 +298,10 @@ def test_a_cut_file_names_file_record_and_offset(
 ) -> None:
     file, size = ten_records
     file.write_bytes(file.read_bytes()[: 9 * size + kept % size])
-    message = failure(read(spark, "id bigint", file).collect)
+    told = failure(read(spark, "id bigint", file).collect)
+    assert f"it has {file.stat().st_size} bytes, _tfrecord_schema.json says {10 * size}" in told
+    alone = spark.read.schema("id bigint").option("sideFile", value=False).format("tfrecord")
+    message = failure(alone.load(str(file)).collect)
     assert (
         f"Cannot read TFRecord file file:{file}: record 9 (counted from 0) at byte {9 * size}: "
         in message
@@ -354,3 +349,37 @@ def test_empty_table_partition_folders_and_file_metadata(
     files: list[Row] = back.where("kind = 1").select("_metadata.file_path").distinct().collect()
     assert files
     assert all("/kind=1/" in row.file_path for row in files)
+
+
+@pytest.mark.parametrize("rows_per_record", [1, 16])
+def test_the_python_side_writes_reads_and_tells_tensorflow(
+    spark: SparkSession, tmp_path: Path, rows_per_record: int
+) -> None:
+    import tensorflow as tf
+
+    table = spark.range(0, 50, 1, 1).select(
+        "id",
+        (sf.col("id") / 8).alias("half"),
+        sf.array(*(sf.col("id").cast("float") for _ in range(6))).alias("image"),
+        sf.sequence(sf.lit(0), sf.col("id") % 3).alias("varying"),
+        sf.concat(sf.lit("ü"), "id").alias("text"),
+    )
+    path = str(tmp_path / "t")
+    write_tfrecord(
+        table, path, rows_per_record=rows_per_record, shapes={"image": [6]}, allow_lossy=True
+    )
+    assert rows(read_tfrecord(spark, path).select("text", "id")) == rows(table.select("text", "id"))
+    assert read_tfrecord(spark, path).exceptAll(table).count() == 0
+    found = []
+    for record in tf.data.TFRecordDataset(sorted(map(str, (tmp_path / "t").glob("*.tfrecord")))):
+        one = tf.io.parse_single_example(record, feature_spec(path))
+        if rows_per_record == 1:
+            one = {name: value[None] for name, value in one.items()}
+        found += [
+            tuple(one[name][i].numpy().tolist() for name in table.columns)
+            for i in range(one["id"].shape[0])
+        ]
+    expected = [
+        (r.id, r.half, r.image, r.varying, r.text.encode()) for r in table.orderBy("id").collect()
+    ]
+    assert found == expected

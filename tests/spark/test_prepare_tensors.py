@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from spark_dl.schema import Feature
-from spark_dl.schema.tensors import decode, example_features
+from spark_dl.schema.tensors import decode, example_features, packed_rows
 from spark_dl.shards.prepare import write_dataset
 
 pytestmark = [
@@ -63,17 +63,32 @@ def expected(n):
     }
 
 
-def test_tensorflow_reads_the_same_values(spark, tmp_path):
+@pytest.mark.parametrize("rows_per_record", [1, 7, None])
+def test_tensorflow_reads_the_same_values(spark, tmp_path, rows_per_record):
     import tensorflow as tf
 
     df = spark.createDataFrame([row(n) for n in range(30)], SCHEMA)
     features = {name: name for name in expected(0)} | {"grid": Feature("grid", shape=(2, 3, 1))}
     dataset = write_dataset(
-        df, features=features, label="y", weight="w", path=str(tmp_path), splits={"a": 1.0}, seed=3
+        df,
+        features=features,
+        label="y",
+        weight="w",
+        path=str(tmp_path),
+        splits={"a": 1.0},
+        seed=3,
+        rows_per_record=rows_per_record,
     )
+    packed = dataset.manifest.rows_per_record
+    assert packed == rows_per_record or (rows_per_record is None and packed > 30)
     records = list(tf.data.TFRecordDataset(dataset.shard_paths("a")).as_numpy_iterator())
-    assert len(records) == dataset.manifest.totals["a"] == 30
-    parsed = tf.io.parse_example(records, example_features(dataset.spec))
+    assert dataset.manifest.totals["a"] == 30
+    if packed == 1:
+        assert len(records) == 30
+        parsed = tf.io.parse_example(records, example_features(dataset.spec))
+    else:
+        assert len(records) < 30
+        parsed = packed_rows(records, np.arange(30), dataset.spec)
     values, label, weight = decode(parsed, dataset.spec)
     assert sorted(label.numpy().tolist()) == list(range(30))
     for at, n in enumerate(label.numpy().tolist()):

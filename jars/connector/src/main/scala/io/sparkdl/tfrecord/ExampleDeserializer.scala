@@ -1,51 +1,63 @@
 package io.sparkdl.tfrecord
 
-import java.util.Arrays
-
-import scala.collection.mutable
-
 import org.apache.spark.sql.catalyst.expressions.UnsafeRow
 import org.apache.spark.sql.catalyst.expressions.codegen.UnsafeRowWriter
-import org.apache.spark.unsafe.types.UTF8String
+
+/** Turns a record into flat rows: after `start`, as many as there are. */
+private[tfrecord] abstract class RecordDeserializer {
+
+  /** Begins with a record. Throws [[BadRecord]] where it is none of this schema. */
+  def start(bytes: Array[Byte], start: Int, length: Int): Unit
+
+  def hasNext: Boolean
+
+  /** @return the row, good until the next call */
+  def next(): UnsafeRow
+}
+
+private[tfrecord] object RecordDeserializer {
+
+  /**
+   * @param columns all that a record is expected to hold, in the order in which they were written
+   * @param required the columns of the row
+   */
+  def apply(
+      columns: IndexedSeq[FeatureColumn],
+      required: IndexedSeq[FeatureColumn],
+      options: TFRecordOptions): RecordDeserializer = options.recordType match {
+    case TFRecordOptions.ByteArray =>
+      ByteArrays.onlyColumn(columns)
+      new ByteArrayDeserializer(required.nonEmpty)
+    case TFRecordOptions.SequenceExample => new SequenceExampleDeserializer(columns, required, options.omitNulls)
+    case _ if options.rowsPerRecord > 1 => new PackedDeserializer(columns, required)
+    case _ => new ExampleDeserializer(columns, required, options.omitNulls)
+  }
+}
 
 /**
- * Turns the bytes of a `tf.train.Example` into a row, in place. First it locates each required column's list, skipping
- * other features; then it decodes them in the order of the columns. The row is reused.
- *
- * @param columns all that a record is expected to hold, in the order in which they were written
- * @param required the columns of the row
+ * Turns the bytes of a `tf.train.Example` into a row, in place: locates each required column's list, then decodes them
+ * in the order of the columns. The row is reused.
  */
 private[tfrecord] final class ExampleDeserializer(
     columns: IndexedSeq[FeatureColumn],
-    required: IndexedSeq[FeatureColumn]) {
-  import ExampleDeserializer._
+    required: IndexedSeq[FeatureColumn],
+    omitNulls: Boolean = false)
+    extends RecordDeserializer {
 
   private val row = new UnsafeRowWriter(required.length)
   private val decoders = required.zipWithIndex.map { case (column, i) => ListDecoder(column, i, row) }.toArray
+  private val features = new FeatureLocator(columns, required)
+  private var pending = false
 
-  private val keys = mutable.HashMap(columns.map(column => UTF8String.fromBytes(column.key)).zipWithIndex: _*)
-  private val layouts = Array.fill(columns.length)(new EntryLayout)
-  private val slots = {
-    val slotOf = required.map(_.name).zipWithIndex.toMap
-    columns.map(column => slotOf.getOrElse(column.name, NotRequired)).toArray
+  override def start(bytes: Array[Byte], start: Int, length: Int): Unit = {
+    features.locate(bytes, start, length)
+    pending = true
   }
 
-  private val cursor = new WireCursor
-  private var expected = 0 // index of the column that should come next
+  override def hasNext: Boolean = pending
 
-  // Of each required column: a field number of ListKind or one of the kinds below, and where its list or field lies.
-  private val kinds = new Array[Int](required.length)
-  private val starts = new Array[Int](required.length)
-  private val ends = new Array[Int](required.length)
-
-  /** @return the row, good until the next call */
-  def deserialize(bytes: Array[Byte], start: Int, length: Int): UnsafeRow = {
-    cursor.bytes = bytes
-    cursor.position = start
-    expected = 0
-    Arrays.fill(kinds, Missing)
-    if (decoders.nonEmpty) locateInExample(start + length)
-
+  override def next(): UnsafeRow = {
+    pending = false
     row.reset()
     row.zeroOutNullBytes()
     var slot = 0
@@ -59,139 +71,15 @@ private[tfrecord] final class ExampleDeserializer(
   private def decode(slot: Int): Unit = {
     val decoder = decoders(slot)
     val needed = decoder.column.element.list
-    kinds(slot) match {
-      case OneField => decoder.decodeField(cursor, starts(slot), ends(slot))
-      case Missing => throw new BadRecord(s"${decoder.column} is not in the record")
-      case kind if kind == NoList || kind == needed.fieldNumber =>
-        decoder.decodeList(cursor, starts(slot), ends(slot))
+    features.kinds(slot) match {
+      case FeatureLocator.OneField =>
+        decoder.decodeField(features.cursor, features.starts(slot), features.ends(slot))
+      case FeatureLocator.Missing if omitNulls => row.setNullAt(slot)
+      case FeatureLocator.Missing => throw new BadRecord(s"${decoder.column} is not in the record")
+      case kind if kind == FeatureLocator.NoList || kind == needed.fieldNumber =>
+        decoder.decodeList(features.cursor, features.starts(slot), features.ends(slot))
       case kind =>
         throw new BadRecord(s"${decoder.column} needs ${needed.name}, the record has ${ListKind.nameOf(kind)}")
     }
   }
-
-  private def locateInExample(end: Int): Unit =
-    while (cursor.position < end) {
-      val tag = cursor.readTag(end)
-      if (tag == Wire.Delimited1) locateInFeatures(cursor.readEnd(end)) else cursor.skip(tag, end)
-    }
-
-  private def locateInFeatures(end: Int): Unit =
-    while (cursor.position < end) {
-      if (!locateAsBefore(end)) {
-        val start = cursor.position
-        val tag = cursor.readTag(end)
-        if (tag == Wire.Delimited1) locateInEntry(start, cursor.readEnd(end)) else cursor.skip(tag, end)
-      }
-    }
-
-  /** Locates an entry that begins with the very bytes of the expected column's entry in an earlier record. */
-  private def locateAsBefore(end: Int): Boolean =
-    expected < layouts.length && {
-      val layout = layouts(expected)
-      val start = cursor.position
-      val isSame = layout.isAt(cursor.bytes, start, end)
-      if (isSame) {
-        val slot = slots(expected)
-        if (slot != NotRequired) setOnce(slot, OneField, start + layout.prefixLength, start + layout.length)
-        cursor.position = start + layout.length
-        expected += 1
-      }
-      isSame
-    }
-
-  private def locateInEntry(start: Int, end: Int): Unit = {
-    var keyStart, keyEnd, valueStart, valueEnd = cursor.position // of what is left out: empty
-    while (cursor.position < end) {
-      val tag = cursor.readTag(end)
-      if (tag == Wire.Delimited1) {
-        keyEnd = cursor.readEnd(end)
-        keyStart = cursor.position
-        cursor.position = keyEnd
-      } else if (tag == Wire.Delimited2) {
-        valueEnd = cursor.readEnd(end)
-        valueStart = cursor.position
-        cursor.position = valueEnd
-      } else {
-        cursor.skip(tag, end)
-      }
-    }
-    val index = keys.getOrElse(UTF8String.fromBytes(cursor.bytes, keyStart, keyEnd - keyStart), NotAColumn)
-    if (index != NotAColumn) {
-      expected = index + 1
-      if (slots(index) == NotRequired) {
-        if (keyStart < keyEnd) layouts(index).learn(cursor.bytes, start, keyEnd, end)
-      } else {
-        locateInFeature(slots(index), valueStart, valueEnd)
-        if (ends(slots(index)) == end) learnLayout(index, start, end)
-      }
-    }
-    cursor.position = end
-  }
-
-  private def locateInFeature(slot: Int, start: Int, end: Int): Unit = {
-    setOnce(slot, NoList, end, end)
-    cursor.position = start
-    while (cursor.position < end) {
-      val tag = cursor.readTag(end)
-      if (isListTag(tag)) {
-        if (kinds(slot) != NoList) throw new BadRecord(s"${required(slot)} has two lists in one feature")
-        kinds(slot) = tag >>> 3
-        ends(slot) = cursor.readEnd(end)
-        starts(slot) = cursor.position
-        cursor.position = ends(slot)
-      } else {
-        cursor.skip(tag, end)
-      }
-    }
-  }
-
-  private def setOnce(slot: Int, kind: Int, start: Int, end: Int): Unit = {
-    if (kinds(slot) != Missing) throw new BadRecord(s"${required(slot)} is in the record twice")
-    kinds(slot) = kind
-    starts(slot) = start
-    ends(slot) = end
-  }
-
-  /** Remembers how an entry begins whose list is the right one and one delimited field, up to the entry's end. */
-  private def learnLayout(index: Int, start: Int, end: Int): Unit = {
-    val slot = slots(index)
-    val isRightList = kinds(slot) == required(slot).element.list.fieldNumber
-    cursor.position = starts(slot) + 1
-    if (isRightList && starts(slot) < end && cursor.bytes(starts(slot)) == Wire.Delimited1 && cursor.readEnd(end) == end) {
-      layouts(index).learn(cursor.bytes, start, cursor.position, end)
-    }
-  }
-}
-
-private[tfrecord] object ExampleDeserializer {
-  // Kinds besides the field numbers of ListKind.
-  private final val Missing = -1
-  private final val NoList = 0
-  private final val OneField = 4 // the right list, which is one delimited field
-
-  private final val NotRequired = -1
-  private final val NotAColumn = -1
-
-  private def isListTag(tag: Int): Boolean = (tag & 7) == Wire.DelimitedType && tag >>> 3 <= 3
-}
-
-/**
- * How an entry was laid out: its length and the bytes before its payload; where the payload does not matter, up to the
- * key's end. These bytes hold every length and tag, so an entry that begins with them is laid out alike.
- */
-private[tfrecord] final class EntryLayout {
-  private var prefix = Array.emptyByteArray
-
-  var prefixLength: Int = 0
-  var length: Int = 0
-
-  def learn(bytes: Array[Byte], start: Int, payloadStart: Int, end: Int): Unit = {
-    prefixLength = payloadStart - start
-    length = end - start
-    if (prefix.length < prefixLength) prefix = new Array[Byte](prefixLength)
-    System.arraycopy(bytes, start, prefix, 0, prefixLength)
-  }
-
-  def isAt(bytes: Array[Byte], start: Int, limit: Int): Boolean =
-    length > 0 && length <= limit - start && LittleEndian.areEqual(prefix, 0, bytes, start, prefixLength)
 }

@@ -2,15 +2,41 @@ package io.sparkdl.tfrecord
 
 import org.apache.spark.sql.catalyst.InternalRow
 
+/** Turns flat rows into records. */
+private[tfrecord] abstract class RecordSerializer {
+
+  def write(row: InternalRow, records: RecordWriter): Unit
+
+  /** Writes what is kept back; call it once, after the last row. */
+  def finish(records: RecordWriter): Unit = ()
+
+  /** Whether all rows so far are in records. */
+  def isEven: Boolean = true
+}
+
+private[tfrecord] object RecordSerializer {
+
+  def apply(columns: IndexedSeq[FeatureColumn], options: TFRecordOptions): RecordSerializer =
+    options.recordType match {
+      case TFRecordOptions.ByteArray => new ByteArraySerializer(ByteArrays.onlyColumn(columns))
+      case TFRecordOptions.SequenceExample => new SequenceExampleSerializer(columns, options.omitNulls)
+      case _ if options.rowsPerRecord > 1 => new PackedSerializer(columns, options.rowsPerRecord)
+      case _ => new ExampleSerializer(columns, omitNulls = options.omitNulls)
+    }
+}
+
 /**
  * Turns rows into the bytes of a `tf.train.Example`, features in the order of the columns. Two passes a row:
  * `measure`, then `put` of the same row. No protobuf object is made.
  *
  * @param maxBytes the longest Example that is written; a byte array holds no more
+ * @param omitNulls whether a null's feature is left out
  */
 private[tfrecord] final class ExampleSerializer(
     columns: IndexedSeq[FeatureColumn],
-    maxBytes: Int = RecordWriter.MaxRecordBytes) {
+    maxBytes: Int = RecordWriter.MaxRecordBytes,
+    omitNulls: Boolean = false)
+    extends RecordSerializer {
 
   private val encoders = columns.zipWithIndex.map { case (column, i) => ListEncoder(column, i) }.toArray
   private val prefixes = columns.map(new EntryPrefix(_)).toArray
@@ -21,10 +47,12 @@ private[tfrecord] final class ExampleSerializer(
     var size = 0L
     var i = 0
     while (i < encoders.length) {
-      val payloadSize = encoders(i).payloadSize(row)
-      val prefix = prefixes(i)
-      if (payloadSize != prefix.payloadSize) prefix.resize(payloadSize)
-      size += prefix.length + payloadSize
+      if (!isOmitted(row, i)) {
+        val payloadSize = encoders(i).payloadSize(row)
+        val prefix = prefixes(i)
+        if (payloadSize != prefix.payloadSize) prefix.resize(payloadSize)
+        size += prefix.length + payloadSize
+      }
       i += 1
     }
     val exampleSize = Wire.delimitedSize(size)
@@ -33,17 +61,28 @@ private[tfrecord] final class ExampleSerializer(
     exampleSize.toInt
   }
 
-  /** Writes the row that was measured last. */
-  def put(row: InternalRow, out: Array[Byte], at: Int): Unit = {
+  /** Writes the row that was measured last and returns the position after it. */
+  def put(row: InternalRow, out: Array[Byte], at: Int): Int = {
     var position = Wire.putDelimitedHeader(Wire.Delimited1, featuresSize.toLong, out, at)
     var i = 0
     while (i < encoders.length) {
-      val prefix = prefixes(i)
-      System.arraycopy(prefix.bytes, 0, out, position, prefix.length)
-      position = encoders(i).putPayload(row, out, position + prefix.length)
+      if (!isOmitted(row, i)) {
+        val prefix = prefixes(i)
+        System.arraycopy(prefix.bytes, 0, out, position, prefix.length)
+        position = encoders(i).putPayload(row, out, position + prefix.length)
+      }
       i += 1
     }
+    position
   }
+
+  override def write(row: InternalRow, records: RecordWriter): Unit = {
+    val start = records.start(measure(row))
+    put(row, records.buffer, start)
+    records.finish()
+  }
+
+  private def isOmitted(row: InternalRow, ordinal: Int): Boolean = omitNulls && row.isNullAt(ordinal)
 }
 
 /**

@@ -84,12 +84,19 @@ private[tfrecord] object ElementType {
   }
 }
 
-/** A column of the table that is a feature of the record, under its name. */
+/**
+ * A column of the flat table that is a feature of the record, under its name.
+ *
+ * @param length of every row's array, where it is fixed
+ * @param isSequence whether it is a FeatureList of a `tf.train.SequenceExample`: an array of arrays
+ */
 private[tfrecord] final case class FeatureColumn(
     name: String,
     dataType: DataType,
     element: ElementType,
-    isArray: Boolean) {
+    isArray: Boolean,
+    length: Option[Int] = None,
+    isSequence: Boolean = false) {
 
   /** The feature's name as bytes. */
   def key: Array[Byte] = name.getBytes(UTF_8)
@@ -100,5 +107,20 @@ private[tfrecord] final case class FeatureColumn(
     case scalar => scalar
   }
 
+  /** In a pack: the feature that says where the arrays of each row begin and end, if their length varies. */
+  def rowSplits: Option[FeatureColumn] =
+    if (!isArray || length.isDefined) None
+    else {
+      val splits = ArrayType(LongType, containsNull = false)
+      Some(FeatureColumn(name + FeatureColumn.RowSplits, splits, ElementType.Int64, isArray = true))
+    }
+
+  /** In a SequenceExample: one Feature of the list as a column of its own. */
+  def step: FeatureColumn = copy(dataType = elementType, isSequence = false)
+
   override def toString: String = s"column `$name` (${dataType.simpleString})"
+}
+
+private[tfrecord] object FeatureColumn {
+  final val RowSplits = "/row_splits"
 }

@@ -58,8 +58,20 @@ private[tfrecord] abstract class ListDecoder(val column: FeatureColumn, ordinal:
     }
   }
 
+  /** Values in the list that is any fields. */
+  final def countList(cursor: WireCursor, start: Int, end: Int): Int = count(cursor, start, end)
+
+  /** Values in one delimited field. */
+  final def countOf(cursor: WireCursor, start: Int, end: Int): Int = {
+    cursor.position = start
+    countField(cursor, end)
+  }
+
   /** @return where the array starts in the row's buffer */
   private def startArray(numValues: Int): Int = {
+    if (column.length.isDefined && column.length.get != numValues) {
+      throw new BadRecord(s"$column needs ${column.length.get} values, the record has $numValues")
+    }
     val start = row.cursor()
     array.initialize(numValues)
     valuesOffset = start.toLong + UnsafeArrayData.calculateHeaderPortionInBytes(numValues)

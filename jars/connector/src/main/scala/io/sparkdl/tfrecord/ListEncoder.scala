@@ -177,6 +177,9 @@ private[tfrecord] object NullCheck {
   def array(column: FeatureColumn, row: SpecializedGetters, ordinal: Int): ArrayData = {
     scalar(column, row, ordinal)
     val array = row.getArray(ordinal)
+    if (column.length.isDefined && column.length.get != array.numElements()) {
+      throw TFRecordException.wrongLength(column.name, array.numElements(), column.length.get)
+    }
     if (mayHoldNull(array)) {
       var i = 0
       while (i < array.numElements()) {

@@ -13,10 +13,12 @@ private[tfrecord] final class MaskedCrc32c {
   def of(bytes: Array[Byte], start: Int, length: Int): Int = {
     crc.reset()
     crc.update(bytes, start, length)
-    Integer.rotateRight(crc.getValue.toInt, 15) + MaskedCrc32c.Delta
+    MaskedCrc32c.masked(crc.getValue.toInt)
   }
 }
 
 private[tfrecord] object MaskedCrc32c {
   private final val Delta = 0xa282ead8
+
+  def masked(crc: Int): Int = Integer.rotateRight(crc, 15) + Delta
 }

@@ -11,43 +11,68 @@ import io.sparkdl.tfrecord.RecordWriter.{FooterBytes, HeaderBytes, LengthBytes, 
  *
  * A file that was cut between two records, or lost a whole record, looks sound: the format has no count.
  *
+ * @param in the file from byte `from` on
  * @param file how errors call the file
+ * @param from where the first record begins
+ * @param until records that begin there or later are not read
+ * @param firstRecord number of the first record in the file; none if unknown
  */
-private[tfrecord] final class RecordReader(in: InputStream, file: String) extends Closeable {
+private[tfrecord] final class RecordReader(
+    in: InputStream,
+    file: String,
+    from: Long = 0,
+    until: Long = Long.MaxValue,
+    firstRecord: Option[Long] = Some(0))
+    extends Closeable {
+
   private val checksum = new MaskedCrc32c
   private var window = new Array[Byte](RecordReader.WindowBytes)
   private var position = 0 // of the next record, in the window
   private var limit = 0 // of the bytes that the window holds
   private var dataLength = 0
   private var recordIndex = -1L
-  private var recordOffset = 0L
-  private var nextOffset = 0L
+  private var recordOffset = from
+  private var upcoming = from
 
   /** Holds the data of the current record: `length` bytes from `start`. */
   def buffer: Array[Byte] = window
   def start: Int = position - FooterBytes - dataLength
   def length: Int = dataLength
 
-  /** Moves to the next record and checks it; false at the end of the file. */
+  /** Where the record after the current one begins. */
+  def nextOffset: Long = upcoming
+
+  /** Records that were read, the current one included. */
+  def numRecords: Long = recordIndex + 1
+
+  /** Moves to the next record and checks it; false at the end. */
   def next(): Boolean = {
-    recordIndex += 1
-    recordOffset = nextOffset
+    recordOffset = upcoming
+    if (recordOffset >= until) return false
     val available = fill(HeaderBytes)
     if (available == 0) return false
+    recordIndex += 1
     if (available < HeaderBytes) throw truncated(HeaderBytes, available)
     dataLength = checkedLength()
 
     val size = HeaderBytes + dataLength + FooterBytes
     if (fill(size) < size) throw truncated(size, limit - position)
-    checkData()
     position += size
-    nextOffset += size
+    upcoming += size
+    checkData()
     true
   }
 
   /** The error of the current record. */
   def failure(reason: String): TFRecordException =
-    TFRecordException.unreadable(file, recordIndex, recordOffset, reason)
+    TFRecordException.unreadable(file, firstRecord.map(_ + recordIndex), math.max(recordIndex, 0), recordOffset, from, reason)
+
+  /** The error of what should be a record at byte `offset`, after the current one. */
+  def failureAt(offset: Long, reason: String): TFRecordException =
+    TFRecordException.unreadable(file, firstRecord.map(_ + numRecords), numRecords, offset, from, reason)
+
+  /** Whether the current record's frame is whole: then the next one can be found. */
+  def canGoOn: Boolean = upcoming > recordOffset
 
   override def close(): Unit = in.close()
 
@@ -62,7 +87,7 @@ private[tfrecord] final class RecordReader(in: InputStream, file: String) extend
     length.toInt
   }
 
-  private def checkData(): Unit = checkCrc("data", position + HeaderBytes, dataLength)
+  private def checkData(): Unit = checkCrc("data", start, dataLength)
 
   private def checkCrc(what: String, from: Int, numBytes: Int): Unit = {
     val stored = LittleEndian.getInt(window, from + numBytes)

@@ -10,14 +10,21 @@ import java.io.{Closeable, OutputStream}
  * }}}
  *
  * little-endian. Use: `start(length)`, fill `buffer` from the index that it returns, `finish()`.
+ *
+ * @param onFlush told the number of records so far whenever all their bytes have been handed to `out`
  */
-private[tfrecord] final class RecordWriter(out: OutputStream) extends Closeable {
+private[tfrecord] final class RecordWriter(out: OutputStream, onFlush: Long => Unit = _ => ()) extends Closeable {
   import RecordWriter._
 
   private val checksum = new MaskedCrc32c
   private var bytes = new Array[Byte](BufferBytes)
   private var end = 0 // of the finished records in the buffer
   private var dataLength = 0
+  private var flushedBytes = 0L
+
+  /** Finished records, and their bytes before any compression. */
+  var numRecords = 0L
+  def numBytes: Long = flushedBytes + end
 
   def buffer: Array[Byte] = bytes
 
@@ -35,6 +42,7 @@ private[tfrecord] final class RecordWriter(out: OutputStream) extends Closeable 
     LittleEndian.putInt(checksum.of(bytes, end, LengthBytes), bytes, end + LengthBytes)
     LittleEndian.putInt(checksum.of(bytes, data, dataLength), bytes, data + dataLength)
     end = data + dataLength + FooterBytes
+    numRecords += 1
   }
 
   override def close(): Unit =
@@ -49,7 +57,9 @@ private[tfrecord] final class RecordWriter(out: OutputStream) extends Closeable 
 
   private def flush(): Unit = {
     out.write(bytes, 0, end)
+    flushedBytes += end
     end = 0
+    onFlush(numRecords)
   }
 }
 

@@ -2,7 +2,7 @@ package io.sparkdl.tfrecord
 
 import org.apache.hadoop.conf.Configuration
 import org.apache.hadoop.fs.{FileStatus, Path}
-import org.apache.hadoop.mapreduce.Job
+import org.apache.hadoop.mapreduce.{Job, OutputCommitter}
 import org.apache.spark.sql.SparkSession
 import org.apache.spark.sql.catalyst.InternalRow
 import org.apache.spark.sql.execution.datasources.{FileFormat, OutputWriterFactory, PartitionedFile}
@@ -24,7 +24,7 @@ final class TFRecordsSource extends TFRecordFileFormat with DataSourceRegister {
  * TFRecord files as a table: a row is a `tf.train.Example`, a column is a feature of the same name. Spark's file source
  * around it brings partition folders, save modes, the commit protocol, `maxRecordsPerFile` and `_metadata`.
  *
- * Types are refused by [[SchemaCheck]], in `prepareWrite` and `buildReader`, that is on the driver before any task
+ * Types are refused by [[RecordLayout]], in `prepareWrite` and `buildReader`, that is on the driver before any task
  * runs. `supportDataType` lets all pass, because it does not know the column, and Spark's message for a false would
  * hide ours.
  */
@@ -33,18 +33,35 @@ private[tfrecord] abstract class TFRecordFileFormat extends FileFormat with Seri
   override def inferSchema(
       session: SparkSession,
       options: Map[String, String],
-      files: Seq[FileStatus]): Option[StructType] = throw TFRecordException.schemaNeeded()
+      files: Seq[FileStatus]): Option[StructType] =
+    SchemaInference.infer(session, new TFRecordOptions(options), files)
 
-  override def isSplitable(session: SparkSession, options: Map[String, String], path: Path): Boolean = false
+  override def isSplitable(session: SparkSession, options: Map[String, String], path: Path): Boolean = {
+    val codec = new TFRecordOptions(options).codec
+    codec.getOrElse(Codec.of(path, session.sessionState.newHadoopConf())) == Codec.Uncompressed
+  }
 
   override def prepareWrite(
       session: SparkSession,
       job: Job,
       options: Map[String, String],
       dataSchema: StructType): OutputWriterFactory = {
-    new TFRecordOptions(options)
-    SchemaCheck.forWrite(dataSchema)
-    new TFRecordOutputWriterFactory
+    val checked = new TFRecordOptions(options)
+    val columns = RecordLayout.forWrite(dataSchema, checked).columns
+    RecordSerializer(columns, checked)
+    if (checked.sideFile) {
+      gatherSideFiles(job.getConfiguration, SideFile(dataSchema, checked.forReaders, Map.empty))
+    }
+    new TFRecordOutputWriterFactory(checked)
+  }
+
+  /** By our committer, unless somebody chose another one. As Spark does for Parquet. */
+  private def gatherSideFiles(conf: Configuration, writing: SideFile): Unit = {
+    conf.set(TFRecordOutputCommitter.WritingKey, writing.toJson)
+    if (conf.get(TFRecordFileFormat.CommitterKey) == null) {
+      conf.setClassLoader(getClass.getClassLoader) // of a jar that was added to a running session
+      conf.setClass(TFRecordFileFormat.CommitterKey, classOf[TFRecordOutputCommitter], classOf[OutputCommitter])
+    }
   }
 
   override protected def buildReader(
@@ -55,11 +72,25 @@ private[tfrecord] abstract class TFRecordFileFormat extends FileFormat with Seri
       filters: Seq[Filter],
       options: Map[String, String],
       hadoopConf: Configuration): PartitionedFile => Iterator[InternalRow] = {
-    new TFRecordOptions(options)
-    val columns = SchemaCheck.forRead(dataSchema)
-    val required = SchemaCheck.forRead(requiredSchema)
+    val asked = new TFRecordOptions(options)
+    val side = options.get("path").filter(_ => asked.sideFile).flatMap(path => tableOf(new Path(path), hadoopConf))
+    // refused here, on the driver, by what is known here
+    RecordLayout.forRead(dataSchema, asked.or(side.fold(Map.empty[String, String])(_.options)))
+    val dropped = session.sparkContext.longAccumulator("TFRecord: malformed records dropped")
+    val plan = ReadPlan(dataSchema, requiredSchema, asked, dropped)
     val conf = session.sparkContext.broadcast(new SerializableConfiguration(hadoopConf))
-    file => TFRecordRows.open(file, conf.value.value, columns, required)
+    file => TFRecordRows.open(file, conf.value.value, plan)
+  }
+
+  /** The side-file of a table that is read by its folder; all files that it lists must be there. */
+  private def tableOf(folder: Path, conf: Configuration): Option[SideFile] = {
+    val fs = folder.getFileSystem(conf)
+    val found = SideFile.read(fs, new Path(folder, SideFile.Name))
+    found.foreach { side =>
+      val missing = side.files.keySet.diff(SideFiles.present(fs, folder)).toSeq.sorted
+      if (missing.nonEmpty && !SideFiles.mayMiss(conf)) throw TFRecordException.missingFiles(folder.toString, missing)
+    }
+    found
   }
 
   /** Rows are unsafe rows already: without partition values to append they need no copy. */
@@ -83,4 +114,8 @@ private[tfrecord] abstract class TFRecordFileFormat extends FileFormat with Seri
   override def equals(other: Any): Boolean = other.isInstanceOf[TFRecordFileFormat]
 
   override def hashCode(): Int = classOf[TFRecordFileFormat].hashCode()
+}
+
+private[tfrecord] object TFRecordFileFormat {
+  final val CommitterKey = "spark.sql.sources.outputCommitterClass"
 }

@@ -34,6 +34,9 @@ private[tfrecord] object Wire {
   /** Bytes of a delimited field with a one-byte tag: tag, length, `numBytes`. */
   def delimitedSize(numBytes: Long): Long = 1 + varintSize(numBytes) + numBytes
 
+  /** Bytes of the tag and the length of a delimited field. */
+  def delimitedHeaderSize(numBytes: Int): Int = 1 + varintSize(numBytes.toLong)
+
   /** Writes `value` as a varint and returns the position after it. */
   def putVarint(value: Long, out: Array[Byte], at: Int): Int = {
     var rest = value

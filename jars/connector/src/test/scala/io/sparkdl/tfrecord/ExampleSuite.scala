@@ -79,7 +79,7 @@ class ExampleSuite extends AnyFunSuite {
     def bytes(): Array[Byte] = randomBytes(random, random.nextInt(300))
     def many(next: => Any): GenericArrayData = array(Seq.fill(random.nextInt(130))(next): _*)
     def number(): Long = random.nextLong() >> random.nextInt(64)
-    val columns = SchemaCheck.forWrite(goldenSchema)
+    val columns = Examples.written(goldenSchema)
     val serializer = new ExampleSerializer(columns)
     val deserializer = new ExampleDeserializer(columns, columns)
     for (_ <- 1 to 300) {
@@ -91,7 +91,7 @@ class ExampleSuite extends AnyFunSuite {
       )
       val record = new Array[Byte](serializer.measure(row))
       serializer.put(row, record, 0)
-      assert(deserializer.deserialize(record, 0, record.length) == row)
+      assert(Examples.row(deserializer, record, 0, record.length) == row)
       assert(record.toSeq == encode(goldenSchema, row).toSeq)
     }
   }
@@ -127,9 +127,9 @@ class ExampleSuite extends AnyFunSuite {
     )
     for (required <- Seq(Seq("b"), Seq("b", "c"), Seq("b", "a"), Seq("b", "a", "c")); order <- records.permutations.take(500)) {
       val wanted = StructType(required.map(three(_)))
-      val deserializer = new ExampleDeserializer(SchemaCheck.forRead(three), SchemaCheck.forRead(wanted))
+      val deserializer = new ExampleDeserializer(Examples.readable(three), Examples.readable(wanted))
       for ((bytes, b) <- order) {
-        val row = deserializer.deserialize(bytes, 0, bytes.length)
+        val row = Examples.row(deserializer, bytes, 0, bytes.length)
         assert(row.getLong(0) == b)
         assert(row == decode(three, wanted, bytes))
       }
@@ -237,7 +237,7 @@ class ExampleSuite extends AnyFunSuite {
   }
 
   test("a row longer than a record may be is refused, by its size") {
-    val serializer = new ExampleSerializer(SchemaCheck.forWrite(wide), maxBytes = 44)
+    val serializer = new ExampleSerializer(Examples.written(wide), maxBytes = 44)
     assert(serializer.measure(wideRow) == 44)
     val long = unsafe(wide, 5L, 1.5f, string("z" * 100))
     val error = intercept[TFRecordException](serializer.measure(long))

@@ -18,7 +18,7 @@ object Examples {
     UnsafeProjection.create(schema)(InternalRow(values: _*)).copy()
 
   def encode(schema: StructType, row: InternalRow): Array[Byte] = {
-    val serializer = new ExampleSerializer(SchemaCheck.forWrite(schema))
+    val serializer = new ExampleSerializer(written(schema))
     val bytes = new Array[Byte](serializer.measure(row))
     serializer.put(row, bytes, 0)
     bytes
@@ -28,9 +28,20 @@ object Examples {
 
   def decode(schema: StructType, required: StructType, bytes: Array[Byte]): UnsafeRow = {
     val shifted = Array.fill[Byte](7)(0x55) ++ bytes ++ Array.fill[Byte](9)(0x55) // a record is never alone in a window
-    new ExampleDeserializer(SchemaCheck.forRead(schema), SchemaCheck.forRead(required))
-      .deserialize(shifted, 7, bytes.length)
-      .copy()
+    row(new ExampleDeserializer(readable(schema), readable(required)), shifted, 7, bytes.length).copy()
+  }
+
+  val defaults = new TFRecordOptions(Map.empty)
+
+  def written(schema: StructType, options: TFRecordOptions = defaults): IndexedSeq[FeatureColumn] =
+    RecordLayout.forWrite(schema, options).columns
+
+  def readable(schema: StructType, options: TFRecordOptions = defaults): IndexedSeq[FeatureColumn] =
+    RecordLayout.forRead(schema, options).columns
+
+  def row(deserializer: RecordDeserializer, bytes: Array[Byte], start: Int, length: Int): UnsafeRow = {
+    deserializer.start(bytes, start, length)
+    deserializer.next()
   }
 
   /** `Random.nextBytes(length)` of Scala 2.13. */
