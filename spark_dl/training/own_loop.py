@@ -12,13 +12,14 @@ import tensorflow as tf
 
 from spark_dl.errors import ConfigError
 from spark_dl.shards import Manifest
-from spark_dl.shards.assignment import Assignment, evaluation_rows
+from spark_dl.shards.assignment import evaluation_rows
 from spark_dl.training.checkpoint import CheckpointStore, Position
-from spark_dl.training.data import ShardReader, evaluation_dataset, training_dataset
+from spark_dl.training.data import evaluation_dataset, training_dataset
 from spark_dl.training.events import RunLog
 from spark_dl.training.export import export_model, takes_bare_input
 from spark_dl.training.model import resolve_function
 from spark_dl.training.resume import find
+from spark_dl.training.rows import assign_rows, open_split
 from spark_dl.training.saving import Saver
 from spark_dl.training.state import averaged_state
 
@@ -140,16 +141,7 @@ class OwnLoop:
         self._send = report
         self._log: RunLog | None = None
         self._manifest = Manifest.read(task.dataset)
-        self._manifest.split(task.train_split)
-        self._assignment = Assignment(
-            rows=self._manifest.totals[task.train_split],
-            world_size=collective.world_size,
-            rank=collective.rank,
-            global_batch_size=task.global_batch_size,
-            seed=task.seed,
-            shuffle=task.shuffle,
-            remainder="pad" if task.remainder == "pad" else "drop",
-        )
+        self._assignment = assign_rows(task, self._manifest, collective)
         self.rank = collective.rank
         self.world_size = collective.world_size
         self.seed = task.seed
@@ -189,7 +181,7 @@ class OwnLoop:
         Raises:
             ManifestError: there is no such split.
         """
-        reader = ShardReader(self._task.dataset, self._manifest.split(split))
+        reader = open_split(self._task, self._manifest, split)
         if split == self._task.train_split:
             epoch, step = divmod(start_step, self.steps_per_epoch)
             epochs = range(epoch, self.epochs)

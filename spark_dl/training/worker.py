@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any
 
 from spark_dl.shards import Manifest
-from spark_dl.shards.assignment import Assignment, evaluation_rows
+from spark_dl.shards.assignment import evaluation_rows
 from spark_dl.training.callback_state import CallbackStates
 from spark_dl.training.callbacks import Checkpoints, EpochEnd, StepReports, Validation
 from spark_dl.training.checkpoint import CheckpointStore
 from spark_dl.training.collective import Collective, form_collective
-from spark_dl.training.data import ShardReader, evaluation_dataset, training_dataset
+from spark_dl.training.data import evaluation_dataset, training_dataset
 from spark_dl.training.events import RunLog
 from spark_dl.training.export import export_model, takes_bare_input
 from spark_dl.training.initial import load_initial
@@ -22,6 +22,7 @@ from spark_dl.training.model import build_model
 from spark_dl.training.own_loop import run_own_loop
 from spark_dl.training.pulse import Pulse
 from spark_dl.training.resume import resume
+from spark_dl.training.rows import assign_rows, open_split
 from spark_dl.training.saving import Saver
 from spark_dl.training.state import averaged_state, equalise
 from spark_dl.training.user import Rank, user_callbacks
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from spark_dl.training.context import RankContext
+    from spark_dl.training.data import ShardReader
     from spark_dl.training.task import TrainTask
 
 __all__ = ["fit", "train"]
@@ -90,10 +92,10 @@ def fit(
         report: takes the events for the driver.
     """
     manifest = Manifest.read(task.dataset)
-    assignment = _assignment(task, manifest, collective)
+    assignment = assign_rows(task, manifest, collective)
     model = build_model(task, manifest.spec, collective)
     bare = takes_bare_input(model, manifest.spec)
-    reader = ShardReader(task.dataset, manifest.split(task.train_split), manifest.rows_per_record)
+    reader = open_split(task, manifest, task.train_split)
     _build(model, reader, manifest, bare=bare)
     check_reducible(model)
     store = CheckpointStore(task.paths, task.checkpoint)
@@ -159,28 +161,6 @@ def _rank(task: TrainTask, collective: Collective) -> Rank:
     )
 
 
-def _assignment(task: TrainTask, manifest: Manifest, collective: Collective) -> Assignment:
-    manifest.split(task.train_split)  # says so when it is missing or empty
-    assignment = Assignment(
-        rows=manifest.totals[task.train_split],
-        world_size=collective.world_size,
-        rank=collective.rank,
-        global_batch_size=task.global_batch_size,
-        seed=task.seed,
-        shuffle=task.shuffle,
-        remainder=cast("Literal['drop', 'pad']", task.remainder),
-        shard_rows=tuple(shard.rows for shard in manifest.split(task.train_split)),
-        rows_per_record=manifest.rows_per_record,
-    )
-    if assignment.dropped and collective.rank == 0:
-        logger.info(
-            "each epoch leaves out %d of %d rows: they do not fill a batch",
-            assignment.dropped,
-            assignment.rows,
-        )
-    return assignment
-
-
 def _probe(reader: ShardReader, manifest: Manifest, *, bare: bool) -> tf.data.Dataset:
     """Return one batch of one row."""
     return evaluation_dataset(reader, manifest.spec, range(1), batch_size=1, bare=bare)
@@ -199,7 +179,7 @@ def _validation(
     split = task.validation_split
     if not split or not manifest.totals.get(split):
         return None
-    reader = ShardReader(task.dataset, manifest.split(split), manifest.rows_per_record)
+    reader = open_split(task, manifest, split)
     rows = evaluation_rows(manifest.totals[split], collective.world_size, collective.rank)
     batch_size = max(task.global_batch_size // collective.world_size, 1)
     mine = (

@@ -22,21 +22,27 @@ def read_rows(folder, context):
     from spark_dl.training.data import ShardReader, training_dataset
 
     manifest = Manifest.read(folder)
-    assignment = Assignment(
-        rows=manifest.totals["train"],
-        world_size=context.world_size,
-        rank=context.rank,
-        global_batch_size=BATCH,
-        seed=4,
-    )
-    reader = ShardReader(folder, manifest.split("train"))
-    batches = training_dataset(reader, assignment, manifest.spec, epochs=EPOCHS, bare=True)
+    assignment = assigned(manifest, context.world_size, context.rank)
+    reader = ShardReader(folder, manifest.split("train"), manifest.rows_per_record)
+    batches = training_dataset(reader, assignment, manifest.spec, epochs=range(EPOCHS), bare=True)
     order = [int(i) for batch in evaluation(reader, manifest) for i in batch]
     return {
         "steps": [[int(value) for value in x.numpy()] for x, _ in batches],
         "order": order,
         "local_rank": context.local_rank,
     }
+
+
+def assigned(manifest, world_size, rank):
+    return Assignment(
+        rows=manifest.totals["train"],
+        world_size=world_size,
+        rank=rank,
+        global_batch_size=BATCH,
+        seed=4,
+        shard_rows=tuple(shard.rows for shard in manifest.split("train")),
+        rows_per_record=manifest.rows_per_record,
+    )
 
 
 def evaluation(reader, manifest):
@@ -60,7 +66,7 @@ def test_two_ranks_of_one_executor_get_their_exact_rows(one_executor_spark, tmp_
     assert sorted(order) == list(range(ROWS))
     # as the contract says, from the assignment alone
     for rank, result in enumerate(results):
-        assignment = Assignment(rows=ROWS, world_size=2, rank=rank, global_batch_size=BATCH, seed=4)
+        assignment = assigned(dataset.manifest, 2, rank)
         expected = [
             [order[row] for row in batch.rows]
             for epoch in range(EPOCHS)

@@ -47,6 +47,11 @@ def cli(*words):
     )
 
 
+def _runs(paths):
+    """Whether the run's status says that it has made a step."""
+    return os.path.exists(paths.status) and JobStatus.read(paths.status).status is JobState.RUNNING
+
+
 def children():
     """The training processes on this machine's executors."""
     return [pid for pid in descendants(os.getpid()) if "spark_dl.cluster.child" in _command(pid)]
@@ -86,7 +91,7 @@ def test_a_run_is_stopped_from_another_process(cluster_spark, tmp_path, backend)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(train)
         end = time.monotonic() + DEADLINE_S
-        while not os.path.exists(paths.metrics) and not running.done():
+        while not _runs(paths) and not running.done():
             assert time.monotonic() < end, "the training did not begin"
             threading.Event().wait(0.1)
         listed = cli("runs", "list", "--runs", paths.runs).stdout

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 import urllib.request
@@ -107,8 +105,14 @@ def test_the_verb_serves_several_runs_and_ends_cleanly(tmp_path, end):
         folders.append(f"{paths.events}/train")
     subprocess.run([sys.executable, "-c", EVENTS, *folders], check=True, timeout=DEADLINE_S)
     command = "import sys; from spark_dl.cli import main; sys.exit(main())"
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
     process = subprocess.Popen(
-        [sys.executable, "-c", command, "tensorboard", "--runs", str(tmp_path), "--port", "0"],
+        # a shell that starts the tests in the background has SIGINT ignored, in all below it
+        [
+            *("env", "--default-signal=INT", f"TMPDIR={temporary}", sys.executable, "-c", command),
+            *("tensorboard", "--runs", str(tmp_path), "--port", "0"),
+        ],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -127,7 +131,7 @@ def test_the_verb_serves_several_runs_and_ends_cleanly(tmp_path, end):
     assert code == 0
     with pytest.raises(OSError, match="refused"):
         _runs(url)
-    assert not glob.glob(f"{tempfile.gettempdir()}/spark-dl-tensorboard-*/r1")
+    assert not list(temporary.iterdir())
 
 
 def _runs(url):

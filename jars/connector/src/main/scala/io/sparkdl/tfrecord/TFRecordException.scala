@@ -29,7 +29,7 @@ private[tfrecord] object TFRecordException {
 
   def shapeNeeded(verb: String, column: String, dataType: DataType): TFRecordException = new TFRecordException(
     s"Cannot $verb column `$column` (${dataType.simpleString}) as TFRecord: a feature is flat. Say the dimensions that " +
-      s"every row has, option(\"shapes\", '{\"$column\": [2, 3]}'), or flatten the column."
+      s"""every row has, option("shapes", '{"$column": [2, 3]}'), or flatten the column."""
   )
 
   def wrongShape(verb: String, column: String, dataType: DataType, shape: Seq[Int]): TFRecordException =
@@ -89,7 +89,7 @@ private[tfrecord] object TFRecordException {
 
   def missingFiles(folder: String, missing: Seq[String]): TFRecordException = new TFRecordException(
     s"Cannot read TFRecord files in $folder: ${missing.size} of the files that ${SideFile.Name} lists are missing " +
-      s"(first: ${missing.head}). Write them again, or read what there is with option(\"sideFile\", \"false\")."
+      s"""(first: ${missing.head}). Write them again, or read what there is with option("sideFile", "false")."""
   )
 }
 

@@ -23,7 +23,7 @@ object HotLoops {
     val floats = (0 until 16).map(i => f"f$i%02d" -> (FloatType: DataType))
     val schema = Examples.schema(("label" -> LongType) +: floats :+ ("text" -> StringType): _*)
     val row = Examples.unsafe(
-      schema, 123L +: (0 until 16).map(_ / 3f) :+ UTF8String.fromString("customer00042"): _*)
+      schema, Seq[Any](123L) ++ (0 until 16).map(_ / 3f) ++ Seq[Any](UTF8String.fromString("customer00042")): _*)
     val columns = Examples.written(schema)
     val record = Examples.encode(schema, row)
     println(s"a record of tab has ${record.length} bytes")
