@@ -7,6 +7,7 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -376,7 +377,7 @@ def test_the_python_side_writes_reads_and_tells_tensorflow(
         if rows_per_record == 1:
             one = {name: value[None] for name, value in one.items()}
         found += [
-            tuple(one[name][i].numpy().tolist() for name in table.columns)
+            tuple(np.asarray(one[name][i].numpy()).tolist() for name in table.columns)
             for i in range(one["id"].shape[0])
         ]
     expected = [
