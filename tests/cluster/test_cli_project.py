@@ -112,6 +112,7 @@ def wait_for(log, pattern):
     return found[1]
 
 
+@pytest.mark.clusters
 def test_the_printed_lines_run_on_a_standalone_cluster(project, tmp_path, capsys):
     config = tmp_path / "job.yaml"
     text = (project / "job.yaml").read_text()

@@ -1,6 +1,6 @@
 """The doctor on real executors: one thing is broken, its line turns red, the remedy mends it.
 
-Every case starts sessions of its own: but for two, `make test-clusters` runs them.
+Every case starts sessions of its own: but for the first, `make test-clusters` runs them.
 """
 
 from __future__ import annotations
@@ -98,6 +98,7 @@ def test_a_setting_that_breaks_trainings(doctor, name, key, value):
     assert key in only(doctor(*conf(key, value)), name)  # without it, all is well: the first test
 
 
+@pytest.mark.clusters
 def test_more_workers_than_slots(doctor):
     remedy = only(doctor("--set", "cluster.num_workers=5"), "task slots")
     number = re.search(r"set cluster\.num_workers to (\d+)", remedy)[1]

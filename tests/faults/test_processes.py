@@ -28,9 +28,8 @@ def executor(pid):
     return pid
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.smoke)])
 def test_a_child_is_killed(start, as_if_nothing_happened, backend, victim):
     caught = start(backend)
     os.kill(caught.children()[victim], signal.SIGKILL)
