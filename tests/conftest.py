@@ -38,6 +38,10 @@ SESSIONS = {
     "one_executor_spark": "local-cluster[1,2,1024]",
 }
 
+#: What kills processes or starts executors and clusters may be tried a second time: the machines
+#: are shared. The run names such tests at its end; everything else must pass at once.
+SECOND_TRY = ("cluster", "clusters", "faults", "matrix")
+
 
 def _kind(item: pytest.Item) -> int:
     used = [n for n, name in enumerate(SESSIONS) if name in getattr(item, "fixturenames", ())]
@@ -54,6 +58,9 @@ def _kind(item: pytest.Item) -> int:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group the tests by session, after pytest-randomly has shuffled them (the sort is stable)."""
+    for item in items:
+        if any(item.get_closest_marker(name) for name in SECOND_TRY):
+            item.add_marker(pytest.mark.flaky(reruns=1))
     items.sort(key=_kind)
 
 
