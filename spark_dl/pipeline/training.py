@@ -139,12 +139,10 @@ def initial_weights(init_from: str | None, runs: str) -> str:
     return path
 
 
-def _request(
-    job: TrainingJob, num_workers: int, progress: Progress, record: Record, presence: Presence
-) -> LaunchRequest:
-    """Return what the cluster is to run."""
-    cluster, training = job.config.cluster, job.config.training
-    task = TrainTask(
+def _task(job: TrainingJob) -> TrainTask:
+    """Return what each rank is told to train."""
+    training = job.config.training
+    return TrainTask(
         model_fn=job.model_fn,
         params=job.params,
         train_fn=job.train_fn,
@@ -161,6 +159,13 @@ def _request(
         checkpoint=training.checkpoint,
         fingerprint=job.dataset.manifest.fingerprint,
     )
+
+
+def _request(
+    job: TrainingJob, num_workers: int, progress: Progress, record: Record, presence: Presence
+) -> LaunchRequest:
+    """Return what the cluster is to run."""
+    cluster = job.config.cluster
 
     def on_event(rank: int, event: Mapping[str, Any]) -> None:
         if event.get("kind") == "progress":
@@ -181,7 +186,7 @@ def _request(
 
     return LaunchRequest(
         function=run_rank,
-        value=task,
+        value=_task(job),
         num_workers=num_workers,
         name=job.paths.run_id,
         preload=PRELOAD,

@@ -24,14 +24,14 @@ HERE = Installed(
     entry="/pkg/entry/job.py",
     spark=SPARK_LINES["4.1"],
     connector="/pkg/connector.jar",
-    model_file="/work/m.py",
+    model_file="/home/ann/m.py",
 )
 
 
 def line(target, job="train", config=CONFIG, installed=HERE):
     return [
         word
-        for flag in plan(job, config, "/work/job.yaml", target, installed)
+        for flag in plan(job, config, "/home/ann/job.yaml", target, installed)
         for word in flag.words
     ]
 
@@ -57,8 +57,8 @@ def test_yarn_in_cluster_mode_ships_all_that_the_driver_needs():
     assert said["--archives"] == "env.tar.gz#environment"
     assert said["spark.pyspark.python"] == "./environment/bin/python"
     assert said["spark.yarn.appMasterEnv.PYSPARK_PYTHON"] == "./environment/bin/python"
-    assert said["--files"] == "/work/job.yaml"
-    assert said["--py-files"] == "/work/m.py"
+    assert said["--files"] == "/home/ann/job.yaml"
+    assert said["--py-files"] == "/home/ann/m.py"
     assert words[-4:] == ["/pkg/entry/job.py", "train", "--config", "job.yaml"]
 
 
@@ -68,7 +68,7 @@ def test_yarn_in_client_mode_reads_the_config_where_it_lies():
     assert said["spark.pyspark.python"] == "/opt/env/bin/python"
     assert said["spark.pyspark.driver.python"] == "/env/bin/python"
     assert "--files" not in said
-    assert words[-1] == "/work/job.yaml"
+    assert words[-1] == "/home/ann/job.yaml"
 
 
 def test_standalone_counts_cores_and_needs_its_address():
@@ -109,7 +109,7 @@ def test_only_trainings_need_all_their_executors_at_once():
 
 
 def test_the_script_is_a_comment_for_each_flag_and_one_command():
-    flags = plan("train", DELTA, "/work/my job.yaml", Target(kind="yarn"), HERE)
+    flags = plan("train", DELTA, "/home/ann/my job.yaml", Target(kind="yarn"), HERE)
     assert all(flag.why for flag in flags)
     comments, _, command = render(flags).partition("\n/spark/bin/spark-submit")
     assert all(row.startswith("#   ") for row in comments.splitlines())
