@@ -98,6 +98,8 @@ class DatasetConfig(Section):
         path: folder of the dataset, on storage that driver and executors share.
         splits: fraction of the rows in each split; they sum to 1. By default a tenth each is kept
             for validation and for the test.
+        split_column: column of the table that says each row's split instead: its name, or a
+            boolean, true for ``validation`` and false for ``train``. By default the hash decides.
         seed: seed of the hash that gives each row its split. A constant, so that a rerun splits
             alike.
         rows_per_record: rows that are packed into a record; `None` goes by their size, 1 writes a
@@ -108,6 +110,7 @@ class DatasetConfig(Section):
     splits: dict[str, float] = Field(
         default_factory=lambda: {"train": 0.8, "validation": 0.1, "test": 0.1}
     )
+    split_column: Text | None = None
     seed: Annotated[int, Field(strict=True)] = 0
     rows_per_record: Annotated[int, Field(strict=True, ge=1)] | None = None
 

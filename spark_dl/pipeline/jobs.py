@@ -58,6 +58,7 @@ def run_prepare(config: JobConfig, spark: SparkSession) -> dict[str, Any]:
             id=config.id,
             path=settings.path,
             splits=settings.splits,
+            split_column=settings.split_column,
             seed=settings.seed,
             rows_per_record=settings.rows_per_record,
             source=_source(table),

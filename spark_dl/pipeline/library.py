@@ -36,6 +36,7 @@ def prepare(  # noqa: PLR0913 - the façade: one keyword a setting
     id: str | Sequence[str] | None = None,  # noqa: A002 - the public word
     path: str | os.PathLike[str],
     splits: Mapping[str, float] | None = None,
+    split_column: str | None = None,
     seed: int = 0,
     rows_per_record: int | None = None,
 ) -> Dataset:
@@ -49,6 +50,8 @@ def prepare(  # noqa: PLR0913 - the façade: one keyword a setting
         id: columns that identify a row and decide its split; without it all columns do.
         path: folder of the dataset, on storage that driver and executors share.
         splits: fraction of the rows in each split; by default 0.8 train, 0.1 validation, 0.1 test.
+        split_column: instead of `splits`, the column that says each row's split: its name, or a
+            boolean, true for ``validation`` and false for ``train``.
         seed: seed of the split.
         rows_per_record: rows that are packed into a record; `None` goes by their size, 1 packs
             none.
@@ -57,6 +60,7 @@ def prepare(  # noqa: PLR0913 - the façade: one keyword a setting
         The dataset; the same rows prepared alike again are reused, not rewritten.
 
     Raises:
+        ConfigError: the splits are wrong.
         SchemaError: a column is missing or its type does not fit.
         DataError: null or ill-formed values, or an empty split.
 
@@ -65,7 +69,9 @@ def prepare(  # noqa: PLR0913 - the façade: one keyword a setting
     """
     from spark_dl.shards.prepare import write_dataset
 
-    splits = _DEFAULT_SPLITS if splits is None else splits
+    if splits is not None and split_column is not None:
+        msg = "prepare(): give either splits or split_column, not both"
+        raise ConfigError(msg)
     return write_dataset(
         df,
         features=features,
@@ -73,7 +79,8 @@ def prepare(  # noqa: PLR0913 - the façade: one keyword a setting
         weight=weight,
         id=id,
         path=str(path),
-        splits=splits,
+        splits=_DEFAULT_SPLITS if splits is None else splits,
+        split_column=split_column,
         seed=seed,
         rows_per_record=rows_per_record,
     )
@@ -150,6 +157,7 @@ def train(  # noqa: PLR0913 - the façade: one keyword a setting
         "dataset": {
             "path": opened.path,
             "splits": dict(opened.manifest.splits),
+            "split_column": opened.manifest.split_column,
             "seed": opened.manifest.seed,
         },
         "training": {"epochs": epochs, "global_batch_size": global_batch_size, "seed": seed},

@@ -13,7 +13,7 @@ from spark_dl._jvm import brief_cause, spark_errors
 from spark_dl.errors import DataError
 from spark_dl.schema.derive import quoted
 from spark_dl.schema.types import ExampleKind
-from spark_dl.shards.splits import hash_column
+from spark_dl.shards.splits import MOST_SPLITS, hash_column
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -119,15 +119,30 @@ def inspect_rows(rows: DataFrame, plan: DatasetPlan) -> dict[str, SplitFacts]:
         measures += _measures(index, entry, sf.col(partition))
     try:
         located = rows.withColumns({split: plan.split(), partition: sf.spark_partition_id()})
-        found = located.groupBy(split).agg(*measures).collect()
+        found = located.groupBy(split).agg(*measures).limit(MOST_SPLITS + 1).collect()
     except spark_errors() as error:
         msg = f"the table's rows cannot be read: {brief_cause(error)}"
         raise DataError(msg) from error
+    if plan.split_column is not None:
+        _refuse_bad_splits(plan.split_column, {row[split]: row["rows"] for row in found})
     for index, entry in enumerate(plan.spec.entries):
         _refuse_bad(index, entry, [row.asDict() for row in found])
     return {
         row[split]: SplitFacts(Content.from_row(row.asDict()), int(row["size"])) for row in found
     }
+
+
+def _refuse_bad_splits(column: str, rows: Mapping[str | None, int]) -> None:
+    what = f"split column {column!r}"
+    if None in rows:
+        msg = f"{what}: {rows[None]} rows hold null; give each row a split, or filter them out"
+        raise DataError(msg)
+    if len(rows) > MOST_SPLITS:
+        msg = (
+            f"{what} holds more than {MOST_SPLITS} names ({', '.join(sorted(map(str, rows))[:3])}, "
+            "…): name the column that says train, validation or test"
+        )
+        raise DataError(msg)
 
 
 def _measures(index: int, entry: SpecEntry, partition: Column) -> list[Column]:

@@ -94,7 +94,9 @@ class Manifest(BaseModel):
         shards: the files, in the order that numbers the rows: row ``i`` of a split is the ``i``-th
             row of its shards.
         totals: rows of each split, also of empty ones.
-        splits: the fractions asked for.
+        splits: the fractions asked for; where a column says the split, those that were found.
+        split_column: the table's column that says each row's split; `None` where the seeded hash
+            does.
         seed: seed of the split hash.
         source: where the rows came from.
         fingerprint: equal for equal source, spec, splits, seed and format: such a dataset is
@@ -112,6 +114,7 @@ class Manifest(BaseModel):
     shards: tuple[Shard, ...]
     totals: dict[str, int]
     splits: dict[str, float]
+    split_column: str | None = None
     seed: int
     source: Source = Source()
     fingerprint: str

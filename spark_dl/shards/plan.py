@@ -34,7 +34,8 @@ class DatasetPlan:
     Attributes:
         path: the dataset's folder.
         spec: its columns.
-        splits: name to fraction.
+        splits: name to fraction; empty until the rows were read where a column says the split.
+        split_column: the table's column that says each row's split; `None` where the hash does.
         seed: seed of the split and of the order.
         rows_per_record: rows of a record; `None` goes by their size.
     """
@@ -44,6 +45,7 @@ class DatasetPlan:
     splits: dict[str, float]
     seed: int
     rows_per_record: int | None = None
+    split_column: str | None = None
 
     @property
     def names(self) -> list[str]:
@@ -56,6 +58,11 @@ class DatasetPlan:
         while wish in taken:
             wish += "_"
         return wish
+
+    @property
+    def given(self) -> str:
+        """The column of ours that holds the split that the table gives a row."""
+        return self.own_name("given_split")
 
     @property
     def keys(self) -> list[str]:
@@ -72,7 +79,11 @@ class DatasetPlan:
         return self.rows_per_record or pack_size(rows, size_bytes)
 
     def split(self) -> Column:
-        """Return each row's split, from the written columns."""
+        """Return each row's split, from the written columns or the one that says it."""
+        if self.split_column is not None:
+            from pyspark.sql import functions as sf
+
+            return sf.col(self.given)
         return split_column(hash_column("", self.seed, self.keys), self.splits)
 
     def fingerprint(self, source: Source) -> str:
@@ -85,7 +96,7 @@ class DatasetPlan:
         facts = {
             "source": source.model_dump(mode="json", exclude=hidden),
             "spec": self.spec.model_dump(mode="json"),
-            "splits": list(self.splits.items()),
+            "splits": self.split_column or list(self.splits.items()),
             "seed": self.seed,
             "format": [RECORD_FORMAT, FORMAT_VERSION, TARGET_SHARD_BYTES, MIN_SHARDS],
             "packs": [self.rows_per_record, PACK_BYTES, MAX_PACK_ROWS],

@@ -5,6 +5,7 @@ Driver side. The same rows, seed and spec give the same bytes in every shard, wh
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import uuid
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ from spark_dl.shards.checks import Content, SplitFacts, inspect_rows
 from spark_dl.shards.dataset import Dataset
 from spark_dl.shards.manifest import Manifest, Source
 from spark_dl.shards.plan import DatasetPlan
-from spark_dl.shards.splits import check_splits
+from spark_dl.shards.splits import check_splits, given_split
 from spark_dl.shards.writing import compare, read_back, write_shards
 from spark_dl.storage import Storage, join, normalise
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import DataFrame
 
-    from spark_dl.schema import Feature, FeatureSpec
+    from spark_dl.schema import Feature
 
 __all__ = ["write_dataset"]
 
@@ -48,6 +49,7 @@ def write_dataset(  # noqa: PLR0913  the façade's `prepare`, one keyword a sett
     id: str | Sequence[str] | None = None,  # noqa: A002  the public word
     path: str,
     splits: Mapping[str, float],
+    split_column: str | None = None,
     seed: int,
     rows_per_record: int | None = None,
     source: Source | None = None,
@@ -64,7 +66,9 @@ def write_dataset(  # noqa: PLR0913  the façade's `prepare`, one keyword a sett
         weight: column of the sample weights.
         id: columns that identify a row; without them a row's split depends on all its columns.
         path: folder of the dataset, on storage that the driver and the executors share.
-        splits: name to fraction.
+        splits: name to fraction; not looked at when a `split_column` is given.
+        split_column: column that says each row's split: its name, or a boolean, true for the rows
+            to validate on. It is not written.
         seed: seed of the split and of the order.
         rows_per_record: rows that are packed into a record; `None` goes by their size, 1 packs
             none.
@@ -84,31 +88,52 @@ def write_dataset(  # noqa: PLR0913  the façade's `prepare`, one keyword a sett
     plan = DatasetPlan(
         path=normalise(path),
         spec=derive_spec(df.schema, features=features, label=label, weight=weight, id=id),
-        splits=check_splits(splits),
+        splits={} if split_column is not None else check_splits(splits),
         seed=seed,
         rows_per_record=rows_per_record,
+        split_column=split_column,
     )
     spark = df.sparkSession
-    rows = _project(df, plan.spec)
+    rows = _project(df, plan)
     source = source or Source()
     found = _existing(plan.path)
     if found and source.pinned and _reusable(found, plan, source):
         return Dataset(plan.path, found, spark)
     facts = inspect_rows(rows, plan)
+    plan = _with_found_splits(plan, facts)
     _refuse_empty(facts, plan.splits)
-    total = sum((fact.content for fact in facts.values()), Content())
-    source = source.model_copy(update={"content_hash": str(total)})
+    source = source.model_copy(update={"content_hash": _content(plan, facts)})
     if found and not source.pinned and _reusable(found, plan, source):
         return Dataset(plan.path, found, spark)
     return Dataset(plan.path, _write(rows, plan, facts, source), spark)
 
 
-def _project(df: DataFrame, spec: FeatureSpec) -> DataFrame:
-    """Select the spec's columns; a cast that Spark has no rule for is refused by column."""
+def _with_found_splits(plan: DatasetPlan, facts: Mapping[str, SplitFacts]) -> DatasetPlan:
+    """Where a column says the splits, they are known once the rows were read."""
+    rows = {name: facts[name].content.rows for name in sorted(facts)}
+    if plan.split_column is None or not rows:
+        return plan
+    fractions = {name: count / sum(rows.values()) for name, count in rows.items()}
+    return dataclasses.replace(plan, splits=check_splits(fractions))
+
+
+def _content(plan: DatasetPlan, facts: Mapping[str, SplitFacts]) -> str:
+    """Return the hash of all rows; with their splits, unless the rows decide those."""
+    if plan.split_column is None:
+        return str(sum((fact.content for fact in facts.values()), Content()))
+    return " ".join(f"{name}={facts[name].content}" for name in plan.splits)
+
+
+def _project(df: DataFrame, plan: DatasetPlan) -> DataFrame:
+    """Select the columns to write; a cast that Spark has no rule for is refused by column."""
     from pyspark.errors import AnalysisException
 
+    spec = plan.spec
+    split = []
+    if plan.split_column is not None:
+        split = [given_split(df, plan.split_column).alias(plan.given)]
     try:
-        return df.select(*select_columns(spec.entries))
+        return df.select(*select_columns(spec.entries), *split)
     except AnalysisException as error:
         for entry in spec.entries:
             try:
@@ -186,6 +211,7 @@ def _write(
             shards=shards,
             totals=totals,
             splits=plan.splits,
+            split_column=plan.split_column,
             seed=plan.seed,
             source=source,
             fingerprint=plan.fingerprint(source),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from spark_dl.errors import DataError, SchemaError
 from spark_dl.schema.derive import quoted, select_columns
-from spark_dl.shards.splits import hash_column, split_column
+from spark_dl.shards.splits import given_split, hash_column, split_column
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -26,13 +26,15 @@ def rows_of_split(df: DataFrame, manifest: Manifest, split: str) -> DataFrame:
 
     Raises:
         DataError: the dataset has no such split.
-        SchemaError: a column that identifies rows is missing.
+        SchemaError: a column that identifies rows, or says their split, is missing.
     """
     from pyspark.sql import functions as sf
 
     if split not in manifest.splits:
         msg = f"the dataset has no split {split!r} (splits: {', '.join(manifest.splits)})"
         raise DataError(msg)
+    if manifest.split_column is not None:
+        return df.where(given_split(df, manifest.split_column) == split)
     deciding = manifest.spec.ids or manifest.spec.entries
     for entry in deciding:
         if entry.column not in df.columns:

@@ -11,21 +11,23 @@ import re
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
-from spark_dl.errors import ConfigError
+from spark_dl.errors import ConfigError, SchemaError
 from spark_dl.schema.derive import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pyspark.sql import Column
+    from pyspark.sql import Column, DataFrame
 
-__all__ = ["check_splits", "hash_column", "split_column", "split_of"]
+__all__ = ["MOST_SPLITS", "check_splits", "given_split", "hash_column", "split_column", "split_of"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _TOLERANCE: Final = 1e-6
 #: A double holds 53 bits: the upper 53 bits of a hash make a fraction without rounding.
 _DROPPED_BITS: Final = 11
 _UNIT: Final = 2.0**-53
+#: More names than this in a split column mean that the wrong column was named.
+MOST_SPLITS: Final = 100
 
 
 def check_splits(splits: Mapping[str, float]) -> dict[str, float]:
@@ -110,3 +112,32 @@ def split_column(hashed: Column, splits: Mapping[str, float]) -> Column:
     for name, bound in reversed(list(zip(first, accumulate(splits.values()), strict=False))):
         chosen = sf.when(position < sf.lit(bound), sf.lit(name)).otherwise(chosen)
     return chosen
+
+
+def given_split(df: DataFrame, column: str) -> Column:
+    """Return the split of each row as text, from a column of the table that says it.
+
+    Args:
+        df: the table.
+        column: a text, the split's name; or a boolean, where true is ``validation`` and false is
+            ``train``.
+
+    Raises:
+        SchemaError: there is no such column, or it is of another type.
+    """
+    from pyspark.sql import functions as sf
+
+    if column not in df.columns:
+        raise SchemaError.missing_column(column, df.columns, role="split")
+    kind = df.schema[column].dataType.simpleString()
+    found = sf.col(quoted(column))
+    if kind == "boolean":
+        # null stays null, so that the check of the rows can count it
+        return sf.when(found, sf.lit("validation")).when(~found, sf.lit("train"))
+    if kind == "string":
+        return found
+    msg = (
+        f"split column {column!r} is {kind}: expected a string, the split's name, or a boolean, "
+        "true for the rows to validate on"
+    )
+    raise SchemaError(msg)

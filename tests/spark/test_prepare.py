@@ -28,6 +28,7 @@ from spark_dl.shards import Manifest, Source, prepare
 from spark_dl.shards.dataset import Dataset
 from spark_dl.shards.placement import partition_keys
 from spark_dl.shards.prepare import write_dataset
+from spark_dl.shards.selection import rows_of_split
 from spark_dl.shards.splits import hash_column, split_column, split_of
 
 pytestmark = [
@@ -208,6 +209,50 @@ def test_a_row_s_split_depends_on_its_id_only(spark, tmp_path):
     one = write(df, tmp_path / "a", id="id").table("test").where("id % 2 = 0")
     two = write(changed, tmp_path / "b", id="id").table("test")
     assert_df_equality(one.select("id"), two.select("id"), ignore_row_order=True)
+
+
+@pytest.mark.parametrize(
+    "column", ["cast(id % 5 = 0 as boolean)", "if(id % 5 = 0, 'validation', 'train')"]
+)
+def test_a_column_says_the_split(spark, tmp_path, column):
+    df = numbers(spark).withColumn("held out", sf.expr(column))
+    dataset = write(df, tmp_path / "d", id="id", split_column="held out")
+    assert dataset.manifest.totals == {"train": 320, "validation": 80}
+    assert dataset.manifest.splits == {"train": 0.8, "validation": 0.2}
+    assert {row["id"] % 5 for row in dataset.table("validation").collect()} == {0}
+    chosen = rows_of_split(df, dataset.manifest, "validation")
+    assert_df_equality(chosen, df.where("id % 5 = 0"), ignore_row_order=True)
+
+
+def test_other_splits_of_the_same_rows_replace_the_dataset(spark, tmp_path):
+    df = numbers(spark)
+    one, two, three = (
+        write(df.withColumn("s", sf.expr(said)), tmp_path / "d", split_column="s").manifest
+        for said in ("id < 200", "id < 200", "id >= 200")
+    )
+    assert one.totals == three.totals
+    assert one.shards == two.shards
+    assert one.fingerprint != three.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "message"),
+    [
+        ("if(id < 3, null, 'train')", DataError, "split column 's': 3 rows hold null"),
+        ("cast(id as string)", DataError, "split column 's' holds more than 100 names"),
+        ("'../up'", ConfigError, "the name '../up' becomes a folder"),
+        ("id", SchemaError, "split column 's' is bigint: expected a string"),
+    ],
+)
+def test_a_column_that_says_no_split(spark, tmp_path, said, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        write(numbers(spark).withColumn("s", sf.expr(said)), tmp_path / "d", split_column="s")
+    assert nothing_complete(tmp_path / "d")
+
+
+def test_a_split_column_that_is_not_there(spark, tmp_path):
+    with pytest.raises(SchemaError, match="split column 'dgit' is not in the table; did you mean"):
+        write(numbers(spark), tmp_path / "d", split_column="dgit")
 
 
 @pytest.mark.parametrize("splits", [SPLITS, ALL, {"a": 0.3, "b": 0.7}])
