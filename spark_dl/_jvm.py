@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import inspect
 import logging
 import os
 from typing import TYPE_CHECKING, Any, Final
@@ -12,6 +13,7 @@ from spark_dl.errors import ConfigError
 from spark_dl.versions import connector_jar_name, installed_spark_line, spark_line
 
 if TYPE_CHECKING:
+    from pyspark.resource import ResourceProfile
     from pyspark.sql import SparkSession
 
     from spark_dl.versions import SparkLine
@@ -29,10 +31,12 @@ __all__ = [
     "ensure_connector",
     "has_class",
     "is_connect",
+    "register_profile",
     "require_delta",
     "running_tasks",
     "scala_version",
     "spark_errors",
+    "takes_profiles",
     "task_slots",
 ]
 
@@ -238,14 +242,36 @@ def _conf(spark: SparkSession, key: str) -> str | None:
     return value
 
 
-def task_slots(spark: SparkSession) -> int:
+def takes_profiles() -> bool:
+    """Whether the installed pyspark runs DataFrame functions under a resource profile (4.0)."""
+    from pyspark.sql import DataFrame
+
+    return "profile" in inspect.signature(DataFrame.mapInArrow).parameters
+
+
+def register_profile(spark: SparkSession, profile: ResourceProfile) -> None:
+    """Make a profile known to a classic session's Spark, which refuses it where it cannot serve."""
+    context: Any = spark.sparkContext._jsc.sc()  # noqa: SLF001 (this module's job)
+    java = profile._java_resource_profile  # noqa: SLF001 (this module's job)
+    context.resourceProfileManager().addResourceProfile(java)
+
+
+def task_slots(spark: SparkSession, profile: ResourceProfile | None = None) -> int:
     """Return how many tasks the executors that are there can run at once.
 
     It is the figure that Spark itself holds a barrier stage against.
+
+    Args:
+        spark: a classic session.
+        profile: what the tasks ask for, registered; by default what the application's settings say.
     """
     context: Any = spark.sparkContext._jsc.sc()  # noqa: SLF001 (this module's job)
-    profile = context.resourceProfileManager().defaultResourceProfile()
-    return int(context.maxNumConcurrentTasks(profile))
+    java = (
+        context.resourceProfileManager().defaultResourceProfile()
+        if profile is None
+        else profile._java_resource_profile  # noqa: SLF001 (this module's job)
+    )
+    return int(context.maxNumConcurrentTasks(java))
 
 
 def running_tasks(spark: SparkSession) -> int:

@@ -65,8 +65,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def _use(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], SparkSession]]:
-    """Switch this process to a session of a master; the one before is stopped."""
+def _use(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., SparkSession]]:
+    """Switch this process to a session of a master and settings; the one before is stopped."""
     quick_start = "-XX:TieredStopAtLevel=1"  # these JVMs are short-lived: compile little
     conf = {
         "spark.driver.extraJavaOptions": quick_start,
@@ -77,29 +77,40 @@ def _use(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], S
     }
     with contextlib.ExitStack() as running:
 
-        def use(master: str) -> SparkSession:
+        def use(master: str, **further: str) -> SparkSession:
             running.close()
-            return running.enter_context(embedded_session(master, app_name="tests", conf=conf))
+            settings = conf | {f"spark.{name}": value for name, value in further.items()}
+            return running.enter_context(embedded_session(master, app_name="tests", conf=settings))
 
         yield use
 
 
 @pytest.fixture(scope="session")
-def spark(_use: Callable[[str], SparkSession]) -> SparkSession:
+def spark(_use: Callable[..., SparkSession]) -> SparkSession:
     """Spark in local mode, two task slots, with the connector and Delta."""
     return _use(SESSIONS["spark"])
 
 
 @pytest.fixture(scope="session")
-def cluster_spark(_use: Callable[[str], SparkSession]) -> SparkSession:
+def cluster_spark(_use: Callable[..., SparkSession]) -> SparkSession:
     """Two real executors of one core each."""
     return _use(SESSIONS["cluster_spark"])
 
 
 @pytest.fixture(scope="session")
-def one_executor_spark(_use: Callable[[str], SparkSession]) -> SparkSession:
-    """One real executor with two cores: two ranks share it."""
-    return _use(SESSIONS["one_executor_spark"])
+def one_executor_spark(
+    _use: Callable[..., SparkSession], tmp_path_factory: pytest.TempPathFactory
+) -> SparkSession:
+    """One real executor with two cores, which two ranks can share, and two GPUs that are none."""
+    script = tmp_path_factory.mktemp("gpus") / "discover"
+    script.write_text("""#!/bin/sh\necho '{"name": "gpu", "addresses": ["3", "5"]}'\n""")
+    script.chmod(0o755)
+    gpus = {
+        "worker.resource.gpu.amount": "2",
+        "worker.resource.gpu.discoveryScript": str(script),
+        "executor.resource.gpu.amount": "2",
+    }
+    return _use(SESSIONS["one_executor_spark"], **gpus)
 
 
 @pytest.fixture(scope="module")

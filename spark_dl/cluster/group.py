@@ -20,6 +20,7 @@ from spark_dl.cluster.codec import new_secret
 from spark_dl.cluster.control import ControlServer, Envelope
 from spark_dl.cluster.hub import RemoteControl
 from spark_dl.cluster.plan import LaunchPlan
+from spark_dl.cluster.profile import worker_profile
 from spark_dl.cluster.ranks import RankTable
 from spark_dl.cluster.shipping import pickle_by_value
 from spark_dl.cluster.status import RankPhase
@@ -168,12 +169,16 @@ class BarrierWorkerGroup:
 
     def _submit(self, task: Callable[..., Iterator[pa.RecordBatch]], backend: str) -> Any:  # noqa: ANN401 - pyspark's own thread class is untyped
         spark, size = self._spark, self._request.num_workers
+        profile = worker_profile(spark, self._request.resources)
 
         def submit() -> None:
             try:
                 self._name_job(f"spark_dl: {self._request.name}, {size} workers, {backend}")
                 ranks = spark.range(0, size, 1, size)
-                rows = ranks.mapInArrow(task, "outcome string", barrier=True).collect()
+                # Spark before 4.0 knows no `profile`
+                further = {"profile": profile} if profile is not None else {}
+                stage = ranks.mapInArrow(task, "outcome string", barrier=True, **further)
+                rows = stage.collect()
                 self._outcomes = [json.loads(row.outcome) for row in rows]
             except BaseException as error:  # noqa: BLE001 - handed to the thread that polls
                 self._job_error = error

@@ -6,6 +6,7 @@ import logging
 import re
 from typing import Final
 
+from spark_dl.cluster.profile import WorkerResources
 from spark_dl.errors import ConfigError
 
 __all__ = ["check_overhead", "limits_memory", "needed_bytes", "overhead_bytes", "size_bytes"]
@@ -57,7 +58,9 @@ def limits_memory(master: str) -> bool:
     return master.startswith(("yarn", "k8s"))
 
 
-def check_overhead(conf: dict[str, str], num_workers: int) -> None:
+def check_overhead(
+    conf: dict[str, str], num_workers: int, resources: WorkerResources | None = None
+) -> None:
     """Compare the overhead with what TensorFlow takes, where a cluster manager limits it.
 
     The model's own need is not known here; `spark-dl doctor` builds it and counts.
@@ -65,13 +68,15 @@ def check_overhead(conf: dict[str, str], num_workers: int) -> None:
     Args:
         conf: the SparkContext's configuration.
         num_workers: workers of the run.
+        resources: what a worker asks for; by default what the configuration says.
 
     Raises:
         ConfigError: not even TensorFlow's import fits.
     """
     if not limits_memory(conf.get("spark.master", "")):
         return
-    slots = int(conf.get("spark.executor.cores", "1")) // int(conf.get("spark.task.cpus", "1"))
+    cpus = (resources or WorkerResources()).task_cpus(conf)
+    slots = int(conf.get("spark.executor.cores", "1")) // cpus
     workers = max(min(slots, num_workers), 1)
     have, need = overhead_bytes(conf), needed_bytes(None) * workers
     if have >= need:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from spark_dl.cluster.profile import WorkerResources
 from spark_dl.cluster.restart import RestartPolicy
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class LaunchRequest:
             dict``.
         value: a picklable value.
         num_workers: number of ranks.
+        resources: what each of them gets from Spark.
         name: shown in the Spark UI and in logs.
         preload: modules that children import while the cluster forms.
         environ: environment variables for the children.
@@ -71,6 +73,7 @@ class LaunchRequest:
     function: Callable[[Any, Any], dict[str, Any]]
     value: object
     num_workers: int
+    resources: WorkerResources = field(default_factory=WorkerResources)
     name: str
     preload: tuple[str, ...] = ()
     environ: Mapping[str, str] = field(default_factory=dict)
@@ -81,7 +84,7 @@ class LaunchRequest:
     stall_after_s: float | None = None
     restart_on_stall: bool = False
     on_restart: Callable[[int, Exception], None] = _ignore
-    make_room: Callable[[], None] = _ignore
+    make_room: Callable[[], object] = _ignore
     on_event: Callable[[int, dict[str, Any]], None] = _ignore
     on_log: Callable[[int, str, str], None] = _ignore
     stop_reason: Callable[[], str | None] = _goes_on

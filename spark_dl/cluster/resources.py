@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from spark_dl import _jvm
+from spark_dl.cluster.profile import WorkerResources, cluster_conf, worker_profile
 from spark_dl.errors import ConfigError, ResourceError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = [
     "SlotFacts",
     "choose_num_workers",
-    "cluster_conf",
     "expected_slots",
     "refuse_unsupported",
     "wait_for_slots",
@@ -33,6 +33,7 @@ _POLL_S: Final = 0.1
 _SETTLE_S: Final = 10.0
 #: How long busy slots may take to become free; Spark kills a cancelled task's Python after 4 s.
 _RELEASE_S: Final = 10.0
+_DEFAULT: Final = WorkerResources()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +57,15 @@ class SlotFacts:
         return max(self.total - self.busy, 0)
 
 
-def expected_slots(conf: dict[str, str]) -> int | None:
+def expected_slots(conf: dict[str, str], cpus: int | None = None) -> int | None:
     """Return how many task slots a configuration promises, `None` when it does not say.
 
     Args:
         conf: the SparkContext's configuration.
+        cpus: cores of a task; by default what the configuration says.
     """
     master = conf.get("spark.master", "")
-    cpus = int(conf.get("spark.task.cpus", "1"))
+    cpus = cpus or int(conf.get("spark.task.cpus", "1"))
     if match := re.fullmatch(r"local\[(\d+)(?:,\s*\d+)?\]", master):
         return int(match[1]) // cpus
     if match := re.fullmatch(r"local-cluster\[\s*(\d+)\s*,\s*(\d+)\s*,\s*\d+\s*\]", master):
@@ -125,7 +127,13 @@ def choose_num_workers(requested: int | None, facts: SlotFacts) -> int:
     return requested
 
 
-def wait_for_slots(spark: SparkSession, requested: int | None, *, timeout_s: float) -> SlotFacts:
+def wait_for_slots(
+    spark: SparkSession,
+    requested: int | None,
+    *,
+    timeout_s: float,
+    resources: WorkerResources = _DEFAULT,
+) -> SlotFacts:
     """Wait until the executors that are to come are there, and return the slots.
 
     A request that can never be met is not waited for.
@@ -134,16 +142,23 @@ def wait_for_slots(spark: SparkSession, requested: int | None, *, timeout_s: flo
         spark: the session.
         requested: number of workers asked for.
         timeout_s: how long executors may take to register.
+        resources: what a worker asks for.
+
+    Raises:
+        ConfigError: settings under which no worker can run.
     """
     conf = cluster_conf(spark)
     refuse_unsupported(conf)
+    expected = expected_slots(conf, resources.task_cpus(conf))
     if _jvm.is_connect(spark):
-        return _promised_slots(conf, requested)
-    expected = expected_slots(conf)
+        return _promised_slots(expected, requested)
+    profile = worker_profile(spark, resources)
 
     def look() -> SlotFacts:
         return SlotFacts(
-            total=_jvm.task_slots(spark), busy=_jvm.running_tasks(spark), expected=expected
+            total=_jvm.task_slots(spark, profile),
+            busy=_jvm.running_tasks(spark),
+            expected=expected,
         )
 
     facts = look()
@@ -158,20 +173,12 @@ def wait_for_slots(spark: SparkSession, requested: int | None, *, timeout_s: flo
     return _wait(look, lambda f: f.free >= wanted, _RELEASE_S)
 
 
-def cluster_conf(spark: SparkSession) -> dict[str, str]:
-    """Return the settings that Spark was started with; over Connect those that the server shows."""
-    if _jvm.is_connect(spark):
-        return dict(spark.conf.getAll)
-    return dict(spark.sparkContext.getConf().getAll())
-
-
-def _promised_slots(conf: dict[str, str], requested: int | None) -> SlotFacts:
+def _promised_slots(expected: int | None, requested: int | None) -> SlotFacts:
     """Return the slots that the server's configuration promises: a Connect client sees no others.
 
     Raises:
         ConfigError: the number of workers was left to us and the configuration does not say it.
     """
-    expected = expected_slots(conf)
     if expected is None and requested is None:
         msg = (
             "cluster.num_workers is not set, and a Spark Connect client cannot count the server's "

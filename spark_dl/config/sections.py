@@ -216,6 +216,10 @@ class ClusterConfig(Section):
         backend: ``tensorflowonspark``, ``barrier``, or ``auto``: the first where its conditions
             hold, else the second; one log line says which and why.
         num_workers: training processes; by default one for each free task slot.
+        cores_per_worker: CPU cores of a worker, by stage-level scheduling; set it to the cores of
+            an executor to have one worker each. By default ``spark.task.cpus``, which then holds
+            for every job of the application.
+        gpus_per_worker: GPUs of a worker, likewise; by default ``spark.task.resource.gpu.amount``.
         start_timeout_s: seconds until all workers must have reported. Executors import TensorFlow
             meanwhile, which takes seconds, a cold node more.
         stop_timeout_s: seconds that workers get to end by themselves before they are killed.
@@ -236,6 +240,8 @@ class ClusterConfig(Section):
 
     backend: Backend = "auto"
     num_workers: PositiveInt | None = None
+    cores_per_worker: PositiveInt | None = None
+    gpus_per_worker: PositiveInt | None = None
     start_timeout_s: PositiveSeconds = 120.0
     stop_timeout_s: PositiveSeconds = 30.0
     heartbeat_s: PositiveSeconds = 1.0

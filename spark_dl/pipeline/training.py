@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from spark_dl.cluster.memory import check_overhead
 from spark_dl.cluster.plan import LaunchRequest, Timeouts
-from spark_dl.cluster.resources import choose_num_workers, cluster_conf, wait_for_slots
+from spark_dl.cluster.profile import WorkerResources, cluster_conf
+from spark_dl.cluster.resources import choose_num_workers, wait_for_slots
 from spark_dl.cluster.restart import RestartPolicy
 from spark_dl.cluster.select import select_backend
 from spark_dl.cluster.supervisor import run_on_cluster
@@ -99,11 +100,8 @@ def run_training(job: TrainingJob) -> Run:
 def _check(job: TrainingJob) -> int:
     """Check what can be known before the cluster starts; return the number of workers."""
     local_path(job.dataset.path)
-    facts = wait_for_slots(
-        job.spark, job.config.cluster.num_workers, timeout_s=job.config.cluster.start_timeout_s
-    )
-    num_workers = choose_num_workers(job.config.cluster.num_workers, facts)
-    check_overhead(cluster_conf(job.spark), num_workers)
+    num_workers = _wait_for_workers(job, job.config.cluster.num_workers)
+    check_overhead(cluster_conf(job.spark), num_workers, _resources(job))
     job.dataset.manifest.split(_TRAIN_SPLIT)  # says so when it is missing or empty
     Assignment(
         rows=job.dataset.manifest.totals[_TRAIN_SPLIT],
@@ -114,6 +112,20 @@ def _check(job: TrainingJob) -> int:
         remainder=job.config.training.remainder,
     )
     return num_workers
+
+
+def _wait_for_workers(job: TrainingJob, requested: int | None) -> int:
+    """Wait until Spark has room for the workers; return their number."""
+    cluster = job.config.cluster
+    facts = wait_for_slots(
+        job.spark, requested, timeout_s=cluster.start_timeout_s, resources=_resources(job)
+    )
+    return choose_num_workers(requested, facts)
+
+
+def _resources(job: TrainingJob) -> WorkerResources:
+    cluster = job.config.cluster
+    return WorkerResources(cores=cluster.cores_per_worker, gpus=cluster.gpus_per_worker)
 
 
 def initial_weights(init_from: str | None, runs: str) -> str:
@@ -177,10 +189,6 @@ def _request(
         progress.announce(f"attempt {attempt} follows: {str(error).partition(chr(10))[0]}")
         record.restarting(attempt)
 
-    def make_room() -> None:
-        facts = wait_for_slots(job.spark, num_workers, timeout_s=cluster.start_timeout_s)
-        choose_num_workers(num_workers, facts)
-
     def on_log(rank: int, host: str, line: str) -> None:
         worker_logger.info("[rank %d on %s] %s", rank, host, line)
 
@@ -188,6 +196,7 @@ def _request(
         function=run_rank,
         value=_task(job),
         num_workers=num_workers,
+        resources=_resources(job),
         name=job.paths.run_id,
         preload=PRELOAD,
         noise=NOISE,
@@ -206,7 +215,7 @@ def _request(
         stall_after_s=cluster.stall_after_s,
         restart_on_stall=cluster.restart_on_stall,
         on_restart=on_restart,
-        make_room=make_room,
+        make_room=lambda: _wait_for_workers(job, num_workers),
         on_event=on_event,
         on_log=on_log,
         stop_reason=presence.stop_reason,

@@ -16,6 +16,7 @@ from spark_dl._jvm import (
     is_connect,
     require_delta,
 )
+from spark_dl.cluster.profile import WorkerResources, worker_profile
 from spark_dl.errors import ConfigError
 from spark_dl.session import active_session, job_session
 
@@ -95,3 +96,12 @@ def test_databricks_builds_delta_in(spark):
 
 def test_the_jar_fits_the_scala_of_this_spark():
     assert connector_jar().endswith("spark-dl-connector_2.13-0.1.0.jar")
+
+
+def test_stage_level_scheduling_is_refused_where_spark_has_none(spark):
+    with pytest.raises(
+        ConfigError, match=r"cores_per_worker.*spark\.task\.cpus=2 instead"
+    ) as caught:
+        worker_profile(spark, WorkerResources(cores=2))
+    assert "only supported" in str(caught.value)
+    assert worker_profile(spark, WorkerResources()) is None

@@ -18,6 +18,7 @@ from spark_dl.cluster.failure import (
 )
 from spark_dl.cluster.memory import check_overhead
 from spark_dl.cluster.oom import oom_kills
+from spark_dl.cluster.profile import WorkerResources
 from spark_dl.cluster.resources import (
     SlotFacts,
     choose_num_workers,
@@ -182,6 +183,19 @@ def test_a_tight_overhead_is_warned_of(caplog):
 )
 def test_expected_slots(conf, slots):
     assert expected_slots(conf) == slots
+
+
+def test_workers_that_take_more_cores_have_fewer_slots_and_more_memory():
+    conf = {
+        "spark.master": "yarn",
+        "spark.executor.instances": "3",
+        "spark.executor.cores": "5",
+        "spark.executor.memoryOverhead": "900m",
+    }
+    assert [expected_slots(conf, cpus) for cpus in (None, 2, 5)] == [15, 6, 3]
+    check_overhead(conf, 3, WorkerResources(cores=5))
+    with pytest.raises(ConfigError, match="but 2 workers in it take"):
+        check_overhead(conf, 3, WorkerResources(cores=2))
 
 
 def test_more_workers_than_slots_are_refused():
