@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import socket
 import sys
 import time
 from pathlib import Path
@@ -123,3 +124,21 @@ def report() -> Iterator[ModuleType]:
     spec.loader.exec_module(module)
     yield module
     del sys.modules["demo_report"]
+
+
+@pytest.fixture
+def free_ports() -> Callable[[int], tuple[int, int]]:
+    """Give the first and the last of so many ports in a row that nobody has bound."""
+
+    def find(count: int) -> tuple[int, int]:
+        while True:
+            with contextlib.ExitStack() as stack:
+                first = stack.enter_context(socket.create_server(("", 0))).getsockname()[1]
+                try:
+                    for port in range(first + 1, first + count):
+                        stack.enter_context(socket.create_server(("", port)))
+                except (OSError, OverflowError):
+                    continue
+            return first, first + count - 1
+
+    return find

@@ -29,7 +29,7 @@ def _form(plan: LaunchPlan, task: TaskFacts, context: BarrierTaskContext) -> Non
 def _form_reached(plan: LaunchPlan, task: TaskFacts, context: BarrierTaskContext) -> None:
     gathered = False
     try:
-        with Agent(plan, task) as agent, PortHolder() as holder:
+        with Agent(plan, task) as agent, PortHolder(ports=plan.ports) as holder:
             address = join_address(source_address(plan.control), holder.port)
             gathered = True
             spec = _gather(context, {"address": address})

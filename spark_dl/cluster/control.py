@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 from spark_dl.cluster.codec import Channel, ChannelClosedError, ChannelRefusedError, Message
+from spark_dl.ports import PortClaim
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from spark_dl.ports import PortRange
 
 __all__ = ["ControlServer", "Envelope", "Reservations"]
 
@@ -77,10 +80,21 @@ class ControlServer:
         secret: the run's secret.
         world_size: number of ranks.
         ping_s: seconds between two signs of life to the agents.
+        ports: where its port must lie; by default anywhere.
+
+    Raises:
+        ResourceError: all of `ports` are taken on this host.
     """
 
     def __init__(
-        self, *, bind: str, host: str, secret: bytes, world_size: int, ping_s: float
+        self,
+        *,
+        bind: str,
+        host: str,
+        secret: bytes,
+        world_size: int,
+        ping_s: float,
+        ports: PortRange | None = None,
     ) -> None:
         """Start listening on a free port."""
         self._secret = secret
@@ -94,7 +108,9 @@ class ControlServer:
         self._over = threading.Event()
         self.inbox: queue.SimpleQueue[Envelope] = queue.SimpleQueue()
         self.reservations = Reservations(required=world_size)
-        self._socket = socket.create_server((bind, 0), family=_family(bind), backlog=128)
+        self._claim = PortClaim(ports, "the control channel") if ports is not None else None
+        port = self._claim.port if self._claim is not None else 0
+        self._socket = socket.create_server((bind, port), family=_family(bind), backlog=128)
         self.address: tuple[str, int] = (host, self._socket.getsockname()[1])
         self._ping_s = ping_s
         for target in (self._listen, self._ping):
@@ -211,6 +227,8 @@ class ControlServer:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes accept()
         self._socket.close()
+        if self._claim is not None:
+            self._claim.close()
         with self._lock:
             agents = list(self._agents.values())
         for channel in agents:

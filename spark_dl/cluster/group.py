@@ -88,6 +88,7 @@ def _open_control(
         secret=secret,
         world_size=request.num_workers,
         ping_s=request.timeouts.heartbeat_s,
+        ports=request.ports,
     )
 
 
@@ -159,6 +160,7 @@ class BarrierWorkerGroup:
             environ=dict(request.environ),
             noise=request.noise,
             timeouts=request.timeouts,
+            ports=request.ports,
             attempt=request.attempt,
             name=request.name,
         )

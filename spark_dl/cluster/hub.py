@@ -73,6 +73,7 @@ class Hub:
             secret=plan.secret,
             world_size=plan.world_size,
             ping_s=plan.timeouts.heartbeat_s,
+            ports=plan.ports,
         )
         self.address = self._server.address
         self._gone: set[int] = set()

@@ -11,6 +11,8 @@ from spark_dl.cluster.restart import RestartPolicy
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from spark_dl.ports import PortRange
+
 __all__ = ["LaunchPlan", "LaunchRequest", "Timeouts"]
 
 
@@ -65,6 +67,7 @@ class LaunchRequest:
         make_room: called before a stage is launched anew: waits until the executors are there.
         on_event: called on the driver with ``(rank, event)`` for what ranks report.
         on_log: called on the driver with ``(rank, host, line)`` for what children print.
+        ports: where the ports of this run must lie; `None`: anywhere.
         shared_folder: a folder that this process and the executors share; needed where agents
             cannot reach this process (Spark Connect).
         stop_reason: asked often: why the run is to be cancelled, `None` to go on; must not block.
@@ -89,6 +92,7 @@ class LaunchRequest:
     on_log: Callable[[int, str, str], None] = _ignore
     stop_reason: Callable[[], str | None] = _goes_on
     shared_folder: str = ""
+    ports: PortRange | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +114,7 @@ class LaunchPlan:
         noise: lines to leave out.
         timeouts: deadlines.
         name: shown in logs.
+        ports: where the ports of this run must lie; `None`: anywhere.
     """
 
     job: bytes = field(repr=False)
@@ -125,3 +130,4 @@ class LaunchPlan:
     noise: tuple[str, ...] = ()
     timeouts: Timeouts = field(default_factory=Timeouts)
     name: str = ""
+    ports: PortRange | None = None

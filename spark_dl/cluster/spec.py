@@ -10,9 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from spark_dl.errors import ClusterError
+from spark_dl.ports import PortClaim
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from spark_dl.ports import PortRange
 
 __all__ = ["ClusterSpec", "PortHolder", "join_address", "source_address"]
 
@@ -121,10 +124,17 @@ class PortHolder:
 
     Args:
         port: a port chosen before; 0 takes a free one.
+        ports: where that must lie; by default anywhere.
+
+    Raises:
+        ResourceError: all of `ports` are taken on this host.
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, ports: PortRange | None = None) -> None:
         """Bind the port."""
+        self._claim = PortClaim(ports, "a worker") if ports is not None else None
+        if self._claim is not None:
+            port = self._claim.port
         self._socket = socket.socket(
             socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
         )
@@ -146,3 +156,5 @@ class PortHolder:
     ) -> None:
         """Let go of the port."""
         self._socket.close()
+        if self._claim is not None:
+            self._claim.close()

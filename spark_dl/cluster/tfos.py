@@ -183,13 +183,16 @@ def _fenced(plan: LaunchPlan, agent: Agent) -> Iterator[types.ModuleType]:
 
 def _form(plan: LaunchPlan, task: TaskFacts, context: BarrierTaskContext) -> None:  # noqa: ARG001 - same as the other backend's
     """Join the cluster as a TensorFlowOnSpark node and run this rank's agent inside it."""
-    with Agent(plan, task) as agent, _fenced(plan, agent) as node:
+    with (
+        Agent(plan, task) as agent,
+        _fenced(plan, agent) as node,
+        PortHolder(ports=plan.ports) as holder,
+    ):
+        # the node takes this port and binds nothing itself; _fenced restores the environment
+        os.environ["TENSORFLOW_PORT"] = str(holder.port)
 
         def main(_args: object, ctx: Any) -> None:  # noqa: ANN401 - TFNodeContext, untyped library
-            port = ctx.tmp_socket.getsockname()[1]
-            ctx.release_port()
-            with PortHolder(port):
-                agent.run(ClusterSpec.from_jobs(ctx.cluster_spec), os.environ["TF_CONFIG"])
+            agent.run(ClusterSpec.from_jobs(ctx.cluster_spec), os.environ["TF_CONFIG"])
 
         meta = {
             "id": f"{plan.name}-{plan.control[1]}",

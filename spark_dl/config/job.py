@@ -78,7 +78,8 @@ class JobConfig(Section):
         cluster: where.
         tensorboard: the board on the driver.
         runs: folder of run directories.
-        run_id: name of this run; by default a new one is made.
+        run_id: name of this run; by default a new one is made. `prepare` and `infer` keep their
+            record beside it, as ``prepare-<run_id>`` and ``infer-<run_id>``.
         infer: what to score with what.
         output: the table of predictions.
 

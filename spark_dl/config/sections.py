@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from spark_dl.config.base import Flag, Params, PositiveInt, PositiveSeconds, Section, Text
 from spark_dl.config.checkpoint import CheckpointConfig
+from spark_dl.ports import PortRange
 
 if TYPE_CHECKING:
     from typing import Self
@@ -236,6 +237,9 @@ class ClusterConfig(Section):
             named, with their stacks; 300, longer than a slow step. `None` for never.
         restart_on_stall: whether such workers are started again; by default the run waits on,
             because a step may just take that long.
+        ports: a range such as ``40000-40010`` in which all ports of a run lie: TensorFlow's, the
+            control channel's and TensorBoard's (unless ``tensorboard.port`` names one); for
+            firewalls. By default any free ones.
     """
 
     backend: Backend = "auto"
@@ -251,6 +255,19 @@ class ClusterConfig(Section):
     restart_backoff_s: PositiveSeconds = 1.0
     stall_after_s: PositiveSeconds | None = 300.0
     restart_on_stall: Flag = False
+    ports: Text | None = None
+
+    @property
+    def port_range(self) -> PortRange | None:
+        """The parsed `ports`."""
+        return PortRange.parse(self.ports) if self.ports is not None else None
+
+    @field_validator("ports")
+    @classmethod
+    def _is_range(cls, ports: str | None) -> str | None:
+        if ports is not None:
+            PortRange.parse(ports)
+        return ports
 
     @model_validator(mode="after")
     def _patience(self) -> Self:

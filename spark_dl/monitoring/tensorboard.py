@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import importlib.util
 import json
 import logging
@@ -14,6 +15,7 @@ from typing import IO, TYPE_CHECKING, Final, Self
 
 from spark_dl.errors import ClusterError, ConfigError, SparkDLError, TimeoutExpiredError
 from spark_dl.monitoring import tensorboard_child
+from spark_dl.ports import PortClaim
 from spark_dl.storage import local_path
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from spark_dl.config import TensorBoardConfig
+    from spark_dl.ports import PortRange
 
 __all__ = ["TensorBoard", "start_tensorboard"]
 
@@ -228,13 +231,14 @@ class TensorBoard:
 
 
 def start_tensorboard(
-    config: TensorBoardConfig, logdir: str | os.PathLike[str]
+    config: TensorBoardConfig, logdir: str | os.PathLike[str], *, ports: PortRange | None = None
 ) -> TensorBoard | None:
     """Start TensorBoard for a run; a training never fails for want of it.
 
     Args:
         config: whether and where.
         logdir: the run's events.
+        ports: where its port must lie if `config` names none.
 
     Returns:
         The running server, to be closed; `None` when it is switched off or did not start, which is
@@ -242,9 +246,12 @@ def start_tensorboard(
     """
     if not config.enabled:
         return None
-    board = TensorBoard(logdir, host=config.host, port=config.port, keep=config.keep)
     try:
-        return board.start()
+        with contextlib.ExitStack() as until_it_listens:
+            port = config.port
+            if not port and ports is not None:
+                port = until_it_listens.enter_context(PortClaim(ports, "TensorBoard")).port
+            return TensorBoard(logdir, host=config.host, port=port, keep=config.keep).start()
     except SparkDLError as error:
         logger.warning("training goes on without TensorBoard: %s", error)
         return None

@@ -10,13 +10,13 @@ from spark_dl import __version__
 from spark_dl.config import required
 from spark_dl.pipeline.library import predict
 from spark_dl.pipeline.training import TrainingJob, run_training
-from spark_dl.runs import Record, recorded
+from spark_dl.runs import Record, read_status, recorded
 from spark_dl.schema import Feature
 from spark_dl.shards import Manifest, Source
 from spark_dl.shards.dataset import Dataset
 from spark_dl.shards.identity import identify_rows
 from spark_dl.shards.selection import rows_of_split
-from spark_dl.storage import JobState, RunPaths, new_run_id
+from spark_dl.storage import JobState, RunPaths, job_run_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,7 +90,7 @@ def run_train(config: JobConfig, spark: SparkSession) -> dict[str, Any]:
     model = required(config.model, "model", job="train")
     runs = required(config.runs, "runs", job="train")
     dataset = Dataset.open(required(config.dataset, "dataset", job="train").path, spark)
-    paths = RunPaths(runs=runs, run_id=config.run_id or new_run_id())
+    paths = RunPaths(runs=runs, run_id=job_run_id("train", config.run_id))
     run = run_training(
         TrainingJob(
             model_fn=model.fn,
@@ -214,11 +214,13 @@ def _properties(model: ExportedModel, table: PinnedTable) -> dict[str, str]:
 @contextlib.contextmanager
 def _job_record(job: str, config: JobConfig) -> Iterator[tuple[str, Record | None]]:
     """Give a job an id and, where the config names a folder of runs, its `status.json` there."""
-    job_id = new_run_id(job)
+    job_id = job_run_id(job, config.run_id)
     if config.runs is None:
         yield job_id, None
         return
-    with recorded(job, RunPaths(runs=config.runs, run_id=job_id)) as record:
+    paths = RunPaths(runs=config.runs, run_id=job_id)
+    before = read_status(paths)
+    with recorded(job, paths, attempt=before.attempt + 1 if before else 1) as record:
         yield job_id, record
 
 

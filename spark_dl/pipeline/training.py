@@ -79,7 +79,9 @@ def run_training(job: TrainingJob) -> Run:
         backend = select_backend(job.spark, job.config.cluster.backend)
         progress = stack.enter_context(Progress())
         storage.make_folder(job.paths.events)
-        board = start_tensorboard(job.config.tensorboard, job.paths.events)
+        board = start_tensorboard(
+            job.config.tensorboard, job.paths.events, ports=job.config.cluster.port_range
+        )
         if board is not None:
             stack.enter_context(board)
             progress.announce(f"TensorBoard: {board.url}")
@@ -214,6 +216,7 @@ def _request(
         ),
         stall_after_s=cluster.stall_after_s,
         restart_on_stall=cluster.restart_on_stall,
+        ports=cluster.port_range,
         on_restart=on_restart,
         make_room=lambda: _wait_for_workers(job, num_workers),
         on_event=on_event,

@@ -8,7 +8,7 @@ from spark_dl.storage.filesystem import (
     normalise,
     spark_uri,
 )
-from spark_dl.storage.paths import RunPaths, new_run_id
+from spark_dl.storage.paths import RunPaths, job_run_id, new_run_id
 from spark_dl.storage.status import JobState, JobStatus, finite
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Storage",
     "finite",
     "is_local",
+    "job_run_id",
     "join",
     "local_path",
     "new_run_id",

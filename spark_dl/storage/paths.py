@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from spark_dl.errors import ConfigError
 from spark_dl.storage.filesystem import join, normalise
 
-__all__ = ["RunPaths", "new_run_id"]
+__all__ = ["RunPaths", "job_run_id", "new_run_id"]
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -18,6 +18,24 @@ _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 def new_run_id(job: str = "train") -> str:
     """Return a fresh run id that sorts by time, such as ``train-20261121-074501-3fa9``."""
     return f"{job}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
+
+
+def job_run_id(job: str, run_id: str | None) -> str:
+    """Return the id under which a job keeps its record.
+
+    A training has the run's own id; other jobs of that id stand beside it.
+
+    Args:
+        job: name of the job.
+        run_id: what the config says; `None` makes a fresh id.
+
+    Example:
+        >>> job_run_id("train", "tuesday"), job_run_id("infer", "tuesday")
+        ('tuesday', 'infer-tuesday')
+    """
+    if run_id is None:
+        return new_run_id(job)
+    return run_id if job == "train" else f"{job}-{run_id}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ from spark_dl.errors import (
     TimeoutExpiredError,
     TrainingFailedError,
 )
+from spark_dl.ports import PortRange
 from spark_dl.testing import descendants, is_alive
 
 pytestmark = pytest.mark.cluster
@@ -93,6 +94,17 @@ def test_every_rank_runs_once_and_knows_its_place(backend):
     assert results[0]["agent"] != results[1]["agent"]
     assert {(0, "line of rank 0"), (1, "line of rank 1")} <= set(lines)
     assert_all_end([result["pid"] for result in results])
+
+
+def test_all_ports_lie_in_the_range_that_a_firewall_lets_through(backend, free_ports):
+    span = PortRange(*free_ports(3))
+    results = run(backend, describe, ports=span)
+    cluster = results[0]["tf_config"]["cluster"]
+    workers = [int(address.rpartition(":")[2]) for job in cluster.values() for address in job]
+    # the third is the control channel's
+    assert len(set(workers) & set(span)) == 2
+    with pytest.raises(TrainingFailedError, match=r"no port of cluster\.ports .* for a worker"):
+        run(backend, describe, ports=PortRange(span.low, span.low + 1))
 
 
 def test_tensorflowonspark_is_no_label(cluster_spark):

@@ -48,15 +48,15 @@ def cache_lock(name: str) -> Iterator[Path]:
         yield folder
 
 
-def _digest(*parts: bytes) -> str:
+def digest(*parts: bytes) -> str:
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
-def _made(stamp: Path, digest: str) -> bool:
+def made(stamp: Path, digest: str) -> bool:
     return stamp.exists() and stamp.read_text() == digest
 
 
-def _run(*command: str) -> None:
+def run(*command: str) -> None:
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
 
@@ -66,7 +66,7 @@ def build_wheel(folder: Path) -> Path:
     wheels = folder / "wheel"
     for old in wheels.glob("*.whl"):
         old.unlink()
-    _run(
+    run(
         *(sys.executable, "-m", "build", "--wheel", "--no-isolation"),
         *("--outdir", str(wheels), str(ROOT)),
     )
@@ -81,27 +81,27 @@ def installed_environment() -> Environment:
         python = folder / "venv" / "bin" / "python"
         archive = folder / "environment.tar"
         constraints = ROOT / "constraints.txt"
-        pins = _digest(constraints.read_bytes(), sys.version.encode())
-        content = _digest(pins.encode(), wheel.read_bytes())
-        if not _made(folder / "pins", pins):
-            _run(sys.executable, "-m", "venv", "--clear", str(folder / "venv"))
-            _run(
+        pins = digest(constraints.read_bytes(), sys.version.encode())
+        content = digest(pins.encode(), wheel.read_bytes())
+        if not made(folder / "pins", pins):
+            run(sys.executable, "-m", "venv", "--clear", str(folder / "venv"))
+            run(
                 *(str(python), "-m", "pip", "install", "--quiet", "-c", str(constraints)),
                 *(f"{wheel}[tensorflow,tensorboard]",),
             )
             # --no-deps: it asks for nothing but h5py and setuptools, which the two lines bring
-            _run(
+            run(
                 *(str(python), "-m", "pip", "install", "--quiet", "-c", str(constraints)),
                 *("tensorflowonspark", "setuptools"),
             )
             (folder / "pins").write_text(pins)
-        if not _made(folder / "content", content):
-            _run(
+        if not made(folder / "content", content):
+            run(
                 *(str(python), "-m", "pip", "install", "--quiet"),
                 *("--no-deps", "--force-reinstall", str(wheel)),
             )
             # a plain tar: TensorFlow takes a minute to compress and nothing is sent far here
-            _run(
+            run(
                 *(str(Path(sys.executable).with_name("venv-pack")), "--quiet", "--force"),
                 *("--prefix", str(folder / "venv"), "--output", str(archive)),
             )

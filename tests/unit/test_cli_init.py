@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 
 import pytest
 import yaml
@@ -37,7 +38,7 @@ def test_a_project_is_whole_and_has_its_name(tmp_path, capsys):
 
 def test_every_file_is_of_its_kind_and_nothing_is_left_to_fill_in():
     for path, text in project_files("a").items():
-        assert "{{" not in text, path
+        assert not re.search(r"\{\{\w", text), path  # "{{ " is Airflow's
         if path.endswith(".py"):
             ast.parse(text)
         if path.endswith(".yaml"):

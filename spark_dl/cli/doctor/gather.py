@@ -229,11 +229,8 @@ def _wishes(config: JobConfig | None, deadline_s: float) -> Wishes:
 
 
 def _port_range(config: JobConfig) -> tuple[int, int] | None:
-    span = getattr(config.cluster, "ports", None)
-    if span is None:
-        return None
-    first, _, last = str(span).partition("-")
-    return int(first), int(last or first)
+    span = config.cluster.port_range
+    return None if span is None else (span.low, span.high)
 
 
 def _try_storage(

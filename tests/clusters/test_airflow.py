@@ -1,0 +1,108 @@
+"""The DAGs, run by a real Airflow, the jobs by real executors: how tasks end is how jobs ended."""
+
+from __future__ import annotations
+
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from clusters.airflow.installation import Airflow, airflow_programs
+from clusters.environment import ROOT, run
+
+from spark_dl.cli import main
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+#: Dies once, as a worker that the system kills for its memory does; then it is the project's model.
+MORTAL = """
+import os
+import signal
+
+import model
+
+
+def build(spec, params):
+    try:
+        os.close(os.open(params["marker"], os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return model.build(spec, {})
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory):
+    return Airflow(airflow_programs(), tmp_path_factory.mktemp("airflow"))
+
+
+@pytest.fixture(scope="module")
+def project(airflow):
+    """The project that `spark-dl init` writes, in Airflow's folder of DAGs."""
+    assert main(["init", "shop", "--into", str(airflow.dags)]) == 0
+    folder = airflow.dags / "shop"
+    run(sys.executable, "-c", f"import os; os.chdir({str(folder)!r}); {MAKE_DATA}")
+    text = (ROOT / "dags" / "spark_dl_train.py").read_text()
+    (airflow.dags / "spark_dl_train.py").write_text(text.replace("minutes=2", "seconds=1"))
+    return folder
+
+
+MAKE_DATA = "import runpy; runpy.run_path('make_data.py', run_name='__main__')"
+
+
+def settings(project, name, **changes):
+    """Write a config with paths that hold wherever a job starts, and return where it is."""
+    values = yaml.safe_load((project / "job.yaml").read_text())
+    values["table"]["path"] = str(project / "data" / "visits.parquet")
+    values["dataset"]["path"] = str(project / name / "dataset")
+    values["output"]["path"] = str(project / name / "predictions")
+    values["runs"] = str(project / name / "runs")
+    path = project / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({**values, **changes}))
+    return str(path)
+
+
+@pytest.mark.smoke
+def test_the_dag_of_a_new_project_runs_from_table_to_predictions(airflow, project):
+    done = airflow.test("shop", python=sys.executable)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
+    assert {state for state, _ in airflow.tasks("shop").values()} == {"success"}
+    told = airflow.xcom("shop", "train")
+    assert told["metrics"]["val_accuracy"] > 0.7
+    assert told["return_value"]["path"] == f"{project}/runs/{told['run_id']}"
+    scored = pq.read_table(project / "data" / "predictions")
+    assert set(scored["model_run_id"].to_pylist()) == {told["run_id"]}
+    rows = airflow.xcom("shop", "prepare")["metrics"]
+    assert scored.num_rows == rows["rows_test"]
+
+
+def test_what_nobody_can_help_fails_for_good_at_the_first_try(airflow, project, environment):
+    config = settings(project, "wrong", label="boughtt")
+    conf = {"config": config, "py_files": str(project / "model.py")}
+    done = airflow.test("spark_dl_train", python=environment.python, conf=conf)
+    assert done.returncode != 0
+    assert "did you mean 'bought'?" in done.stdout + done.stderr
+    tasks = airflow.tasks("spark_dl_train")
+    assert tasks["prepare"] == ("failed", 1)
+    assert tasks["train"][0] == "upstream_failed"
+
+
+def test_a_worker_that_was_lost_is_tried_again_as_the_same_run(airflow, project, environment):
+    (project / "mortal.py").write_text(MORTAL)
+    model = {"fn": "mortal:build", "params": {"marker": str(project / "marker")}}
+    cluster = {"num_workers": 2, "max_restarts": 0}
+    config = settings(project, "lost", model=model, cluster=cluster)
+    conf = {
+        "config": config,
+        "py_files": f"{project}/model.py,{project}/mortal.py",
+        "epochs": 2,
+    }
+    done = airflow.test("spark_dl_train", python=environment.python, conf=conf)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
+    assert airflow.tasks("spark_dl_train")["train"] == ("success", 2)
+    told = airflow.xcom("spark_dl_train", "train")
+    assert told["return_value"]["attempt"] == 2
+    epochs = (project / "lost" / "runs" / told["run_id"] / "metrics.jsonl").read_text()
+    assert epochs.count('"scope": "epoch"') == 2 * 2, (
+        "epochs of the parameter, train and validation"
+    )

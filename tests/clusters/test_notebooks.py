@@ -1,0 +1,32 @@
+"""Train from a Delta table and score it by the notebooks, on both kinds of session."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+SCRIPT = Path(__file__).parent / "connect" / "notebooks.py"
+
+
+@pytest.mark.parametrize("kind", ["classic", "connect"])
+def test_a_job_of_two_notebooks(kind, tmp_path):
+    done = subprocess.run(
+        [sys.executable, SCRIPT, kind, tmp_path],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=840,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-8000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["model"] == f"{tmp_path}/runs/job-7/model/1"
+    assert told["again"] == told["model"], "a repaired task trains nothing again"
+    # the second run adds nothing; the table's next version is scored anew
+    assert told["counts"] == [[800], [800], [800, 900]]
