@@ -27,6 +27,7 @@ __all__ = [
     "class_jar",
     "connector_jar",
     "container_ends",
+    "default_filesystem",
     "delta_jars",
     "ensure_connector",
     "has_class",
@@ -292,3 +293,16 @@ def container_ends(spark: SparkSession) -> dict[str, str]:
         if container.isDefined() and reason.isDefined():
             ends[str(container.get())] = str(reason.get())
     return ends
+
+
+def default_filesystem(spark: SparkSession) -> str:
+    """Return the file system that Spark means by a path without a scheme, such as ``hdfs://nn``.
+
+    Returns:
+        Empty for the local one, and on Spark Connect, where the client cannot know it.
+    """
+    if is_connect(spark):
+        return ""
+    conf: Any = spark.sparkContext._jsc.hadoopConfiguration()  # noqa: SLF001 (this module's job)
+    name = str(conf.get("fs.defaultFS") or "")
+    return "" if name.startswith("file:") else name

@@ -23,6 +23,7 @@ __all__ = [
     "choose_num_workers",
     "expected_slots",
     "refuse_unsupported",
+    "slot_capacity",
     "wait_for_slots",
 ]
 
@@ -31,8 +32,6 @@ logger = logging.getLogger(__name__)
 _POLL_S: Final = 0.1
 #: How long slots may grow when nothing says how many executors will come.
 _SETTLE_S: Final = 10.0
-#: How long busy slots may take to become free; Spark kills a cancelled task's Python after 4 s.
-_RELEASE_S: Final = 10.0
 _DEFAULT: Final = WorkerResources()
 
 
@@ -132,6 +131,7 @@ def wait_for_slots(
     requested: int | None,
     *,
     timeout_s: float,
+    busy_timeout_s: float,
     resources: WorkerResources = _DEFAULT,
 ) -> SlotFacts:
     """Wait until the executors that are to come are there, and return the slots.
@@ -142,6 +142,7 @@ def wait_for_slots(
         spark: the session.
         requested: number of workers asked for.
         timeout_s: how long executors may take to register.
+        busy_timeout_s: how long slots that other tasks hold may take to become free.
         resources: what a worker asks for.
 
     Raises:
@@ -169,8 +170,15 @@ def wait_for_slots(
     facts = _wait(look, lambda f: f.total >= wanted, start_s)
     if facts.total < wanted:
         return facts
-    # tasks of a run that has just been stopped end within seconds
-    return _wait(look, lambda f: f.free >= wanted, _RELEASE_S)
+    return _wait(look, lambda f: f.free >= wanted, busy_timeout_s)
+
+
+def slot_capacity(spark: SparkSession) -> int | None:
+    """Return how many task slots Spark has or promises, `None` where nothing says it."""
+    expected = expected_slots(cluster_conf(spark))
+    if _jvm.is_connect(spark):
+        return expected
+    return max(_jvm.task_slots(spark), expected or 0)
 
 
 def _promised_slots(expected: int | None, requested: int | None) -> SlotFacts:

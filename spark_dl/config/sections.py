@@ -223,6 +223,9 @@ class ClusterConfig(Section):
         gpus_per_worker: GPUs of a worker, likewise; by default ``spark.task.resource.gpu.amount``.
         start_timeout_s: seconds until all workers must have reported. Executors import TensorFlow
             meanwhile, which takes seconds, a cold node more.
+        busy_timeout_s: seconds that slots which other tasks hold may take to become free. 10,
+            because tasks of a run that has just been stopped end within seconds; more where the
+            training shall wait for other work.
         stop_timeout_s: seconds that workers get to end by themselves before they are killed.
         heartbeat_s: seconds between two signs of life of a worker.
         lost_after_s: seconds without a sign of life after which a worker counts as lost, and
@@ -247,6 +250,7 @@ class ClusterConfig(Section):
     cores_per_worker: PositiveInt | None = None
     gpus_per_worker: PositiveInt | None = None
     start_timeout_s: PositiveSeconds = 120.0
+    busy_timeout_s: PositiveSeconds = 10.0
     stop_timeout_s: PositiveSeconds = 30.0
     heartbeat_s: PositiveSeconds = 1.0
     lost_after_s: PositiveSeconds = 8.0

@@ -120,7 +120,11 @@ def _wait_for_workers(job: TrainingJob, requested: int | None) -> int:
     """Wait until Spark has room for the workers; return their number."""
     cluster = job.config.cluster
     facts = wait_for_slots(
-        job.spark, requested, timeout_s=cluster.start_timeout_s, resources=_resources(job)
+        job.spark,
+        requested,
+        timeout_s=cluster.start_timeout_s,
+        busy_timeout_s=cluster.busy_timeout_s,
+        resources=_resources(job),
     )
     return choose_num_workers(requested, facts)
 

@@ -70,7 +70,8 @@ def test_these_need_neither(module):
 
 
 @pytest.mark.parametrize(
-    "module", ["spark_dl.cluster", "spark_dl.tables", "spark_dl.session", "spark_dl.pipeline"]
+    "module",
+    ["spark_dl.cluster", "spark_dl.tables", "spark_dl.session", "spark_dl.pipeline", "spark_dl.ml"],
 )
 def test_a_driver_needs_no_tensorflow(module):
     done = run(f"import {module}", TENSORFLOW)
@@ -98,6 +99,17 @@ def test_only_one_module_loads_tensorflowonspark():
         if isinstance(node, ast.Constant) and str(node.value).startswith("tensorflowonspark.")
     }
     assert loaders == {"cluster/tfos.py"}
+
+
+def test_the_spark_ml_classes_load_on_a_driver_without_tensorflow():
+    code = "import spark_dl.ml\nfor name in spark_dl.ml.__all__: getattr(spark_dl.ml, name)"
+    done = run(code, TENSORFLOW)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_default_models_need_no_spark():
+    done = run("import spark_dl.ml.dense", SPARK)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_blocker_blocks():
