@@ -158,6 +158,7 @@ def test_rows_held_out_by_a_column_are_validated_on_and_nothing_else(frame, stor
     assert model.metrics["val_mae"] == pytest.approx(held_out, rel=1e-4)
 
 
+@pytest.mark.clusters
 def test_trials_that_want_all_slots_take_turns(frame, storage):
     estimator = KerasEstimator(
         modelFn=two_inputs, featuresCols=["a", "b"], labelCol="y", globalBatchSize=20, **storage
