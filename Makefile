@@ -9,6 +9,7 @@ PYTHON ?= python3# creates .venv; 3.11 or newer
 DEMO_DIR ?= demo-output# where `make demo` writes
 BACKEND ?= tensorflowonspark# backend of `make demo`: tensorflowonspark, barrier or auto
 OTHER_SPARK ?= 3.5# the connector is built for this line too, for the wheel
+MATRIX ?=# rows of `make test-matrix`, e.g. spark-3.5; all by default
 PYTEST_ARGS ?=# further arguments of pytest, e.g. 'tests/unit -k config'
 
 VENV := .venv
@@ -23,7 +24,7 @@ export PYSPARK_PYTHON := $(abspath $(BIN)/python)
 unexport SPARK_HOME
 export TZ := UTC
 
-.PHONY: help demo test test-faults test-clusters test-jars test-connector-mutations lint format jars bench smoke wheel clean
+.PHONY: help demo test test-faults test-clusters test-matrix test-jars test-connector-mutations lint format jars bench smoke wheel clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +40,9 @@ test-clusters: $(INSTALLED) $(JARS) ## from the wheel, on YARN, standalone, … 
 
 test-faults: $(INSTALLED) $(JARS) ## kill, cut off and starve what trains: it must go on or say why (PYTEST_ARGS)
 	$(BIN)/python -m pytest -m faults tests/training tests/faults $(PYTEST_ARGS)
+
+test-matrix: $(INSTALLED) $(JARS) ## connector and main job on other Sparks and TensorFlows, each in a venv of its own (MATRIX)
+	$(BIN)/python tools/matrix/run.py --record $(MATRIX)
 
 test-jars: $(INSTALLED) ## the connector's own tests, in the JVM
 	eval "$$($(BIN)/python -m spark_dl.versions)" && PYTHON=$(BIN)/python tools/sbt connector/test
@@ -63,7 +67,8 @@ bench: $(INSTALLED) $(JARS) ## all benchmarks, ours beside its peers
 	@scripts=(benchmarks/*.py); [ -e "$${scripts[0]}" ] || { echo "there are no benchmarks yet"; exit 0; }; \
 	for script in "$${scripts[@]}"; do $(BIN)/python "$$script"; done
 
-smoke: test-jars ## a short cut through what `make test` leaves out: jar, faults, clusters, the demo on the other backend
+smoke: test-jars ## a short cut through what `make test` leaves out: jar for both Scalas, faults, clusters, the demo on the other backend
+	$(BIN)/python tools/matrix/run.py --short spark-3.5
 	$(BIN)/python -m pytest -m smoke tests/faults tests/clusters
 	$(MAKE) demo BACKEND=barrier DEMO_DIR=build/smoke-demo
 

@@ -9,13 +9,20 @@ from __future__ import annotations
 import argparse
 import contextlib
 import glob
+import importlib.metadata
 import json
 import os
 import platform
+import re
 import resource
+import statistics
+import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,19 +41,110 @@ TAB_ROWS, IMG_ROWS, QUICK = 1_000_000, 50_000, 20
 ROUNDS = 5
 PACK = 1000
 BATCH = 1000
-#: What each work must reach beside its peer: the ratio of the peer's time to ours.
-GOALS = {
-    ("write tab", "Parquet"): 2.0,
-    ("write tab", "noop"): 0.5,
-    ("write tab", "tf.train.Example in mapInArrow"): 12.0,
-    ("read tab", "Parquet"): 1.0,
-    ("read img", "Parquet"): 1.0,
-    ("read 1 of 18 columns, CPU", "all columns, CPU"): 1.2,
-    ("into TensorFlow, packed", "AUTOTUNE and parse_example"): 100.0,
-    ("into TensorFlow, packed", "row a record, best"): 8.0,
-    ("into TensorFlow, packed, of training", "packed"): 0.8,
-}
-Times = tuple[float, float]
+KINDS = ("tfrecord", "parquet", "noop")
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One line of the table: what is measured beside what, and the least ratio.
+
+    Attributes:
+        work: what is done.
+        beside: what it is compared with.
+        ours: name of our measurement.
+        theirs: name of the other one.
+        goal: the least ratio of their time to ours.
+        cpu: whether seconds of CPU are compared, not of the clock.
+    """
+
+    work: str
+    beside: str
+    ours: str
+    theirs: str
+    goal: float
+    cpu: bool = False
+
+
+LINES = (
+    Line(
+        work="write tab",
+        beside="Parquet, uncompressed",
+        ours="write tab tfrecord",
+        theirs="write tab parquet",
+        goal=2.0,
+    ),
+    Line(
+        work="write tab",
+        beside="noop",
+        ours="write tab tfrecord",
+        theirs="write tab noop",
+        goal=0.5,
+    ),
+    Line(
+        work="write tab",
+        beside="tf.train.Example in mapInArrow",
+        ours="write tab tfrecord",
+        theirs="write tab protobuf",
+        goal=12.0,
+    ),
+    Line(
+        work="read tab, all columns",
+        beside="Parquet, uncompressed",
+        ours="read tab tfrecord",
+        theirs="read tab parquet",
+        goal=1.0,
+    ),
+    Line(
+        work="read img",
+        beside="Parquet, uncompressed",
+        ours="read img tfrecord",
+        theirs="read img parquet",
+        goal=1.0,
+    ),
+    Line(
+        work="read one column of 18, CPU",
+        beside="all columns, CPU",
+        ours="read tab label",
+        theirs="read tab tfrecord",
+        goal=1.2,
+        cpu=True,
+    ),
+    Line(
+        work="rows into TensorFlow, packed",
+        beside="num_parallel_reads=AUTOTUNE and parse_example",
+        ours="feed packed",
+        theirs="feed usual",
+        goal=100.0,
+    ),
+    Line(
+        work="rows into TensorFlow, packed",
+        beside="row a record, best",
+        ours="feed packed",
+        theirs="feed rows",
+        goal=8.0,
+    ),
+    Line(
+        work="rows into TensorFlow, packed, as training reads them",
+        beside="without shuffle and assignment",
+        ours="feed training",
+        theirs="feed packed",
+        goal=0.8,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds of the rounds of one measurement, and the rows that each moved."""
+
+    rows: int
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+    def of(self, *, cpu: bool) -> list[float]:
+        """Return the seconds of CPU or of the clock."""
+        return self.cpu if cpu else self.wall
 
 
 def jvm_cpu(spark: SparkSession) -> float:
@@ -61,18 +159,6 @@ def own_cpu() -> float:
     """Return the seconds of CPU that this process has used."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
-
-
-def best(work: Callable[[], object], cpu: Callable[[], float], rounds: int) -> Times:
-    """Return the best wall and CPU seconds of some rounds, after one that warms up."""
-    work()
-    wall, used = [], []
-    for _ in range(rounds):
-        before, start = cpu(), time.perf_counter()
-        work()
-        wall.append(time.perf_counter() - start)
-        used.append(cpu() - before)
-    return min(wall), min(used)
 
 
 def tab(spark: SparkSession, rows: int) -> DataFrame:
@@ -127,13 +213,13 @@ class Bench:
     Args:
         spark: the session.
         folder: where files go.
-        rounds: rounds of each measurement.
-        quick: whether the rows are few.
+        quick: few rows, one round.
     """
 
-    def __init__(self, spark: SparkSession, folder: str, rounds: int, *, quick: bool) -> None:
+    def __init__(self, spark: SparkSession, folder: str, *, quick: bool) -> None:
         """Remember the settings."""
-        self.spark, self.folder, self.rounds = spark, folder, rounds
+        self.spark, self.folder, self.quick = spark, folder, quick
+        self.rounds = 1 if quick else ROUNDS
         self.tab_rows = TAB_ROWS // (QUICK if quick else 1)
         self.img_rows = IMG_ROWS // (QUICK if quick else 1)
         self.times: dict[str, Times] = {}
@@ -142,56 +228,70 @@ class Bench:
         """Return a path for files."""
         return os.path.join(self.folder, name)
 
-    def spark_time(self, name: str, work: Callable[[], object], rounds: int | None = None) -> None:
-        """Measure what the JVM does."""
-        self.times[name] = best(work, lambda: jvm_cpu(self.spark), rounds or self.rounds)
-        print(
-            f"  {name}: {self.times[name][0]:.3f} s, CPU {self.times[name][1]:.3f} s",
-            file=sys.stderr,
-        )
-
-    def own_time(self, name: str, work: Callable[[], object], rounds: int | None = None) -> None:
-        """Measure what this process does."""
-        self.times[name] = best(work, own_cpu, rounds or self.rounds)
-        print(
-            f"  {name}: {self.times[name][0]:.3f} s, CPU {self.times[name][1]:.3f} s",
-            file=sys.stderr,
-        )
-
     def files(self, name: str) -> list[str]:
         """Return the data files of a table."""
         return sorted(glob.glob(f"{self.at(name)}/part-*"))
 
+    def measure(
+        self,
+        works: dict[str, Callable[[], object]],
+        cpu: Callable[[], float],
+        *,
+        rows: int,
+        rounds: int | None = None,
+    ) -> None:
+        """Measure some works in turns, after one round that warms them all."""
+        for name, work in works.items():
+            work()
+            self.times[name] = Times(rows)
+        for _ in range(rounds or self.rounds):
+            for name, work in works.items():
+                before, start = cpu(), time.perf_counter()
+                work()
+                self.times[name].wall.append(time.perf_counter() - start)
+                self.times[name].cpu.append(cpu() - before)
+        for name in works:
+            wall, used = min(self.times[name].wall), min(self.times[name].cpu)
+            print(f"  {name}: {wall:.3f} s, CPU {used:.3f} s", file=sys.stderr)
+
+    def jvm(self) -> float:
+        """Return the seconds of CPU that the JVM has used."""
+        return jvm_cpu(self.spark)
+
     def through_spark(self) -> None:
         """Measure writing and reading."""
-        for name, source in (
-            ("tab", tab(self.spark, self.tab_rows)),
-            ("img", img(self.spark, self.img_rows)),
+        for name, source, count in (
+            ("tab", tab(self.spark, self.tab_rows), self.tab_rows),
+            ("img", img(self.spark, self.img_rows), self.img_rows),
         ):
-            source.write.mode("overwrite").option("compression", "none").parquet(
-                self.at(f"{name}-source")
-            )
+            source.write.option("compression", "none").parquet(self.at(f"{name}-source"))
             rows = self.spark.read.parquet(self.at(f"{name}-source"))
 
             def save(kind: str, rows: DataFrame = rows, name: str = name) -> None:
                 writer = rows.write.mode("overwrite").format(kind).option("compression", "none")
                 writer.save() if kind == "noop" else writer.save(self.at(f"{name}-{kind}"))
 
-            for kind in ("tfrecord", "parquet", "noop"):
-                self.spark_time(f"write {name} {kind}", lambda kind=kind: save(kind))
-            for kind in ("tfrecord", "parquet"):
-                read = self.spark.read.format(kind).load(self.at(f"{name}-{kind}"))
-                self.spark_time(f"read {name} {kind}", lambda read=read: noop(read))
-        one = self.spark.read.format("tfrecord").load(self.at("tab-tfrecord")).select("label")
-        self.spark_time("read tab label", lambda: noop(one))
-        rows = self.spark.read.parquet(self.at("tab-source"))
-        rows.write.mode("overwrite").format("tfrecord").option("rowsPerRecord", PACK).save(
-            self.at("tab-packed")
-        )
-        source = self.spark.read.parquet(self.at("tab-source"))
-        self.spark_time(
-            "write tab protobuf", lambda: write_by_protobuf(source, self.at("tab-protobuf")), 1
-        )
+            writes = {f"write {name} {kind}": partial(save, kind) for kind in KINDS}
+            self.measure(writes, self.jvm, rows=count)
+            reads = {
+                f"read {name} {kind}": partial(noop, self.load(kind, f"{name}-{kind}"))
+                for kind in ("tfrecord", "parquet")
+            }
+            if name == "tab":
+                label = self.load("tfrecord", "tab-tfrecord").select("label")
+                reads["read tab label"] = partial(noop, label)
+            self.measure(reads, self.jvm, rows=count)
+        self.by_protobuf()
+
+    def load(self, kind: str, name: str) -> DataFrame:
+        """Return a table of the folder."""
+        return self.spark.read.format(kind).load(self.at(name))
+
+    def by_protobuf(self) -> None:
+        """Measure what people do without a connector."""
+        source = self.load("parquet", "tab-source")
+        work = {"write tab protobuf": lambda: write_by_protobuf(source, self.at("tab-protobuf"))}
+        self.measure(work, self.jvm, rows=self.tab_rows, rounds=1)
 
     def into_tensorflow(self) -> None:
         """Measure reading rows into TensorFlow."""
@@ -199,26 +299,24 @@ class Bench:
 
         from spark_dl import feature_spec
 
-        rows, packs = self.files("tab-tfrecord"), self.files("tab-packed")
+        packs = self.load("parquet", "tab-source").write.format("tfrecord")
+        packs.option("rowsPerRecord", PACK).save(self.at("tab-packed"))
+        rows = self.files("tab-tfrecord")
         by_row, by_pack = feature_spec(self.at("tab-tfrecord")), feature_spec(self.at("tab-packed"))
         parse_rows = lambda batch: tf.io.parse_example(batch, by_row)  # noqa: E731
         parse_pack = lambda pack: tf.io.parse_single_example(pack, by_pack)  # noqa: E731
-        usual = tf.data.TFRecordDataset(rows, num_parallel_reads=tf.data.AUTOTUNE).batch(BATCH)
-        plain = tf.data.TFRecordDataset(rows).batch(BATCH)
-        packed = tf.data.TFRecordDataset(packs)
         auto = tf.data.AUTOTUNE
-        self.own_time(
-            "feed usual", lambda: drain(usual.map(parse_rows, num_parallel_calls=auto)), 1
-        )
-        self.own_time(
-            "feed rows",
-            lambda: drain(plain.map(parse_rows, num_parallel_calls=auto).prefetch(2)),
-            2,
-        )
-        self.own_time(
-            "feed packed", lambda: drain(packed.map(parse_pack, num_parallel_calls=2).prefetch(2))
-        )
-        self.own_time("feed training", self.training_feed())
+        usual = tf.data.TFRecordDataset(rows, num_parallel_reads=auto).batch(BATCH)
+        usual = usual.map(parse_rows, num_parallel_calls=auto)
+        plain = tf.data.TFRecordDataset(rows).batch(BATCH)
+        plain = plain.map(parse_rows, num_parallel_calls=auto).prefetch(2)
+        packed = tf.data.TFRecordDataset(self.files("tab-packed"))
+        packed = packed.map(parse_pack, num_parallel_calls=2).prefetch(2)
+        count = self.tab_rows
+        self.measure({"feed usual": lambda: drain(usual)}, own_cpu, rows=count, rounds=1)
+        self.measure({"feed rows": lambda: drain(plain)}, own_cpu, rows=count, rounds=2)
+        feeds = {"feed packed": lambda: drain(packed), "feed training": self.training_feed()}
+        self.measure(feeds, own_cpu, rows=count)
 
     def training_feed(self) -> Callable[[], object]:
         """Return the work of an epoch as training reads it: checked, shuffled, exactly assigned."""
@@ -226,11 +324,10 @@ class Bench:
         from spark_dl.shards.assignment import Assignment
         from spark_dl.training.data import ShardReader, training_dataset
 
-        source = self.spark.read.parquet(self.at("tab-source"))
-        features = [name for name in source.columns if name != "label"]
+        source = self.load("parquet", "tab-source")
         dataset = prepare(
             source,
-            features=features,
+            features=[name for name in source.columns if name != "label"],
             label="label",
             path=self.at("dataset"),
             splits={"train": 1.0},
@@ -260,43 +357,55 @@ class Bench:
 
         return feed
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the table of the issue: work, peer, ratio, goal."""
-        pairs = {
-            ("write tab", "Parquet"): ("write tab tfrecord", "write tab parquet"),
-            ("write tab", "noop"): ("write tab tfrecord", "write tab noop"),
-            ("write tab", "tf.train.Example in mapInArrow"): (
-                "write tab tfrecord",
-                "write tab protobuf",
-            ),
-            ("read tab", "Parquet"): ("read tab tfrecord", "read tab parquet"),
-            ("read img", "Parquet"): ("read img tfrecord", "read img parquet"),
-            ("read 1 of 18 columns, CPU", "all columns, CPU"): (
-                "read tab label",
-                "read tab tfrecord",
-            ),
-            ("into TensorFlow, packed", "AUTOTUNE and parse_example"): (
-                "feed packed",
-                "feed usual",
-            ),
-            ("into TensorFlow, packed", "row a record, best"): ("feed packed", "feed rows"),
-            ("into TensorFlow, packed, of training", "packed"): ("feed training", "feed packed"),
+    def results(self) -> list[dict[str, Any]]:
+        """Return the lines of the table."""
+        return [self.result(line) for line in LINES]
+
+    def result(self, line: Line) -> dict[str, Any]:
+        """Return one line: rows a second of both sides, best and median, and their ratio."""
+        ours, theirs = self.times[line.ours], self.times[line.theirs]
+        mine, other = ours.of(cpu=line.cpu), theirs.of(cpu=line.cpu)
+        ratio = min(other) / min(mine)
+        return {
+            "bench": "tfrecord",
+            "work": line.work,
+            "unit": "rows/CPU-s" if line.cpu else "rows/s",
+            "ours": round(ours.rows / min(mine)),
+            "ours_median": round(ours.rows / statistics.median(mine)),
+            "ours_cpu_s": round(min(ours.cpu), 3),
+            "beside": line.beside,
+            "theirs": round(theirs.rows / min(other)),
+            "theirs_median": round(theirs.rows / statistics.median(other)),
+            "theirs_cpu_s": round(min(theirs.cpu), 3),
+            "ratio": round(ratio, 2),
+            "goal": line.goal,
+            "ok": ratio >= line.goal,
         }
-        table = []
-        for (work, beside), (ours, theirs) in pairs.items():
-            at = 1 if work.endswith("CPU") else 0
-            mine, other = self.times[ours], self.times[theirs]
-            table.append(
-                {
-                    "work": work,
-                    "beside": beside,
-                    "ratio": round(other[at] / mine[at], 2),
-                    "goal": GOALS[work, beside],
-                    "wall_s": [round(mine[0], 3), round(other[0], 3)],
-                    "cpu_s": [round(mine[1], 3), round(other[1], 3)],
-                }
-            )
-        return table
+
+
+def hot_loops() -> list[dict[str, Any]]:
+    """Return nanoseconds a row of the connector's loops, from the JVM's tests where they are built.
+
+    They have no goal; the ceilings are lines of their own.
+    """
+    import pyspark
+
+    built = glob.glob(str(ROOT / "jars/connector/target/scala-2.13/*classes"))
+    if len(built) < len(("main", "test")):
+        print("  hot loops: not built, `make test-jars` does it", file=sys.stderr)
+        return []
+    spark_jars = os.path.join(os.path.dirname(pyspark.__file__), "jars", "*")
+    path = os.pathsep.join([*built, spark_jars])
+    opens = ["--add-opens=java.base/java.nio=ALL-UNNAMED"]
+    command = ["java", *opens, "-cp", path, "io.sparkdl.tfrecord.HotLoops"]
+    done = subprocess.run(  # noqa: S603  our own program
+        command, capture_output=True, text=True, check=True, timeout=300
+    )
+    found = re.findall(r"^(.+?)\s+([\d.]+) ns$", done.stdout, re.MULTILINE)
+    return [
+        {"bench": "tfrecord", "work": f"hot loop: {name}", "unit": "ns/row", "ours": float(ns)}
+        for name, ns in found
+    ]
 
 
 def noop(df: DataFrame) -> None:
@@ -312,32 +421,42 @@ def drain(dataset: Any) -> int:  # noqa: ANN401  tensorflow has no types
 def main() -> int:
     """Measure, print, and say whether the goals were met."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--quick", action="store_true", help="few rows: does it run at all")
     args = parser.parse_args()
     with contextlib.ExitStack() as stack:
-        conf = {"spark.driver.memory": "3g", "spark.ui.enabled": "false"}
+        conf = {"spark.driver.memory": "3g"}
         spark = stack.enter_context(embedded_session("local[2]", conf=conf))
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tfrecord-bench-"))
-        bench = Bench(spark, folder, 1 if args.quick else ROUNDS, quick=args.quick)
+        bench = Bench(spark, folder, quick=args.quick)
         bench.through_spark()
         bench.into_tensorflow()
-        table = bench.rows()
-        rows = {"tab": bench.tab_rows, "img": bench.img_rows}
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    if args.json:
-        print(json.dumps({"machine": machine, "rows": rows, "results": table}, indent=2))
-    else:
-        print(f"{machine}; rows: {rows}\n")
-        print("| work | beside | ratio | goal | ours, s (CPU) | peer, s (CPU) |")
-        print("|---|---|---|---|---|---|")
-        for one in table:
-            ours, peer = (
-                f"{wall} ({cpu})" for wall, cpu in zip(one["wall_s"], one["cpu_s"], strict=True)
-            )
-            what = f"| {one['work']} | {one['beside']} | {one['ratio']}x | {one['goal']}x"
-            print(f"{what} | {ours} | {peer} |")
-    return 0 if args.quick or all(one["ratio"] >= one["goal"] for one in table) else 1
+    found = bench.results()
+    loops = [] if args.quick else hot_loops()
+    report(found, loops, as_json=args.json)
+    return 0 if args.quick or all(line["ok"] for line in found) else 1
+
+
+def report(found: list[dict[str, Any]], loops: list[dict[str, Any]], *, as_json: bool) -> None:
+    """Print the lines, as a table or as JSON."""
+    machine = {"cores": os.cpu_count(), "platform": platform.platform()}
+    packages = ("pyspark", "tensorflow", "pyarrow", "numpy")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    if as_json:
+        for line in [*found, *loops]:
+            print(json.dumps(line))
+        print(json.dumps({"bench": "tfrecord", "machine": machine, "versions": versions}))
+        return
+    print("| work | beside | ours, rows/s | theirs | ratio | goal | ok |")
+    print("|---|---|---|---|---|---|---|")
+    for line in found:
+        numbers = f"{line['ours']:,} | {line['theirs']:,} | {line['ratio']}x | {line['goal']}x"
+        print(
+            f"| {line['work']} | {line['beside']} | {numbers} | {'yes' if line['ok'] else 'no'} |"
+        )
+    for line in loops:
+        print(f"{line['work']}: {line['ours']} ns a row")
+    print(f"python {platform.python_version()}, {machine}, {versions}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any, Final
 
+from spark_dl import __version__
 from spark_dl.config.environment import extra_jars_folder
 from spark_dl.errors import ConfigError
 from spark_dl.versions import connector_jar_name, installed_spark_line, spark_line
@@ -26,6 +27,7 @@ __all__ = [
     "brief_cause",
     "class_jar",
     "connector_jar",
+    "connector_version",
     "container_ends",
     "default_filesystem",
     "delta_jars",
@@ -152,7 +154,8 @@ def ensure_connector(spark: SparkSession) -> None:
     """Make ``format("tfrecord")`` usable in this thread; nothing happens where it is already.
 
     Raises:
-        ConfigError: the session lacks the connector and cannot be given it.
+        ConfigError: the session lacks the connector and cannot be given it, or has that of another
+            version of this package.
     """
     if is_connect(spark):
         # A Connect server loads data sources from its own classpath; whether it has ours shows at
@@ -160,6 +163,7 @@ def ensure_connector(spark: SparkSession) -> None:
         logger.debug("Spark Connect: the server must have been started with the connector's jar")
         return
     if has_class(spark, CONNECTOR_CLASS):
+        _refuse_other_version(spark)
         return
     jar = connector_jar(spark_line(spark.version))
     logger.info("the session lacks the TFRecord connector: ADD JAR %s", jar)
@@ -170,6 +174,28 @@ def ensure_connector(spark: SparkSession) -> None:
             f"start the session with spark.jars={jar}"
         )
         raise ConfigError(msg)
+
+
+def connector_version(spark: SparkSession) -> str | None:
+    """Return the version of the connector's jar in a classic session; `None` if it does not say."""
+    jvm: Any = spark._jvm  # noqa: SLF001 (this module's job)
+    loader = jvm.java.lang.Thread.currentThread().getContextClassLoader()
+    found = loader.loadClass(CONNECTOR_CLASS).getPackage().getImplementationVersion()
+    return str(found) if found is not None else None
+
+
+def _refuse_other_version(spark: SparkSession) -> None:
+    """Jar and package are released together: another one may write what this one cannot read."""
+    found = connector_version(spark)
+    if found in (None, __version__):
+        return
+    msg = (
+        f"this session's TFRecord connector is of version {found} "
+        f"({class_jar(spark, CONNECTOR_CLASS)}), but spark_dl here is {__version__}: start the "
+        "session with this package's own jar (`spark-dl jar` prints its path) in spark.jars, and "
+        "remove the other one from the cluster"
+    )
+    raise ConfigError(msg)
 
 
 def require_delta(spark: SparkSession) -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "VersionRange",
     "connector_jar_name",
     "installed_spark_line",
+    "shell_variables",
     "spark_line",
 ]
 
@@ -183,8 +184,16 @@ def installed_spark_line() -> SparkLine:
         return PRIMARY_SPARK
 
 
-def _shell_variables(line: SparkLine) -> dict[str, str]:
-    """What `tools/sbt` reads."""
+def shell_variables(line: SparkLine) -> dict[str, str]:
+    """Return the environment variables that `tools/sbt` reads.
+
+    Args:
+        line: the Spark that jars are built or fetched for.
+
+    Example:
+        >>> shell_variables(spark_line("3.5"))["SCALA_VERSION"]
+        '2.12.18'
+    """
     return {
         "SCALA_VERSION": line.scala_full,
         "SPARK_DL_VERSION": __version__,
@@ -195,9 +204,9 @@ def _shell_variables(line: SparkLine) -> dict[str, str]:
 
 def _for_the_shell(arguments: list[str]) -> dict[str, str]:
     if not arguments:
-        return _shell_variables(installed_spark_line())
+        return shell_variables(installed_spark_line())
     line = spark_line(arguments[0])
-    return {**_shell_variables(line), "SPARK_DL_SPARK_VERSION": line.release}
+    return {**shell_variables(line), "SPARK_DL_SPARK_VERSION": line.release}
 
 
 if __name__ == "__main__":

@@ -36,7 +36,8 @@ def run_prepare(config: JobConfig, spark: SparkSession) -> dict[str, Any]:
     """Run the job `prepare`: table → dataset.
 
     Args:
-        config: its sections `table`, `features`, `label`, `weight`, `id` and `dataset`.
+        config: its sections `table`, `features`, `label`, `weight`, `id` and `dataset`;
+            `cluster.num_workers` where it is set, because no split gets fewer shards than ranks.
         spark: the session.
 
     Returns:
@@ -61,6 +62,7 @@ def run_prepare(config: JobConfig, spark: SparkSession) -> dict[str, Any]:
             split_column=settings.split_column,
             seed=settings.seed,
             rows_per_record=settings.rows_per_record,
+            min_shards=config.cluster.num_workers or 1,
             source=_source(table),
         )
         totals = dataset.manifest.totals

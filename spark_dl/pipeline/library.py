@@ -39,6 +39,7 @@ def prepare(  # noqa: PLR0913 - the façade: one keyword a setting
     split_column: str | None = None,
     seed: int = 0,
     rows_per_record: int | None = None,
+    min_shards: int = 1,
 ) -> Dataset:
     """Write a DataFrame as TFRecord shards with a manifest.
 
@@ -55,6 +56,8 @@ def prepare(  # noqa: PLR0913 - the façade: one keyword a setting
         seed: seed of the split.
         rows_per_record: rows that are packed into a record; `None` goes by their size, 1 packs
             none.
+        min_shards: shards that each split has at least, if it has so many rows: the number of
+            workers that will train.
 
     Returns:
         The dataset; the same rows prepared alike again are reused, not rewritten.
@@ -83,6 +86,7 @@ def prepare(  # noqa: PLR0913 - the façade: one keyword a setting
         split_column=split_column,
         seed=seed,
         rows_per_record=rows_per_record,
+        min_shards=min_shards,
     )
 
 

@@ -35,20 +35,24 @@ _SEED: Final = 42  # Spark's own, in HashPartitioning
 _MASK: Final = 0xFFFFFFFF
 
 
-def shard_count(rows: int, size_bytes: int) -> int:
+def shard_count(rows: int, size_bytes: int, at_least: int = 1) -> int:
     """Return the number of shards of a split.
 
     Args:
         rows: its rows.
         size_bytes: about how many bytes they will have.
+        at_least: shards to make however small they are, such as one for each rank; but none is
+            empty.
 
     Example:
         >>> shard_count(1437, 400_000), shard_count(180, 50_000), shard_count(10**7, 2**31)
         (8, 1, 32)
+        >>> shard_count(180, 50_000, at_least=3), shard_count(2, 100, at_least=3)
+        (3, 2)
     """
     by_size = -(-size_bytes // TARGET_SHARD_BYTES)
     by_rows = rows // ROWS_A_SHARD
-    return max(1, min(max(by_size, MIN_SHARDS), by_rows))
+    return max(1, min(at_least, rows), min(max(by_size, MIN_SHARDS), by_rows))
 
 
 def pack_size(rows: int, size_bytes: int) -> int:

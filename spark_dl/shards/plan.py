@@ -35,6 +35,7 @@ class DatasetPlan:
         path: the dataset's folder.
         spec: its columns.
         splits: name to fraction; empty until the rows were read where a column says the split.
+        min_shards: shards that a split has at least, if it has so many rows.
         split_column: the table's column that says each row's split; `None` where the hash does.
         seed: seed of the split and of the order.
         rows_per_record: rows of a record; `None` goes by their size.
@@ -45,6 +46,7 @@ class DatasetPlan:
     splits: dict[str, float]
     seed: int
     rows_per_record: int | None = None
+    min_shards: int = 1
     split_column: str | None = None
 
     @property
@@ -93,12 +95,13 @@ class DatasetPlan:
             source: where the rows come from; its content counts only where no version pins it.
         """
         hidden = {"content_hash"} if source.pinned else set()
+        shards = max(MIN_SHARDS, self.min_shards)
         facts = {
             "source": source.model_dump(mode="json", exclude=hidden),
             "spec": self.spec.model_dump(mode="json"),
             "splits": self.split_column or list(self.splits.items()),
             "seed": self.seed,
-            "format": [RECORD_FORMAT, FORMAT_VERSION, TARGET_SHARD_BYTES, MIN_SHARDS],
+            "format": [RECORD_FORMAT, FORMAT_VERSION, TARGET_SHARD_BYTES, shards],
             "packs": [self.rows_per_record, PACK_BYTES, MAX_PACK_ROWS],
         }
         text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

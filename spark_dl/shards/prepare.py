@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from spark_dl import __version__
-from spark_dl._jvm import brief_cause
+from spark_dl._jvm import brief_cause, ensure_connector
 from spark_dl.errors import DataError, ManifestError, SchemaError, StorageError
 from spark_dl.schema.derive import derive_spec, select_columns
 from spark_dl.shards.checks import Content, SplitFacts, inspect_rows
@@ -52,6 +52,7 @@ def write_dataset(  # noqa: PLR0913  the façade's `prepare`, one keyword a sett
     split_column: str | None = None,
     seed: int,
     rows_per_record: int | None = None,
+    min_shards: int = 1,
     source: Source | None = None,
 ) -> Dataset:
     """Write the rows of a table as TFRecord shards with a manifest.
@@ -72,6 +73,8 @@ def write_dataset(  # noqa: PLR0913  the façade's `prepare`, one keyword a sett
         seed: seed of the split and of the order.
         rows_per_record: rows that are packed into a record; `None` goes by their size, 1 packs
             none.
+        min_shards: shards that each split has at least, if it has so many rows: give the number of
+            ranks that will read it.
         source: where `df` came from. Give it only if its table, version and filter say exactly
             which rows `df` has: then a dataset is reused without reading them.
 
@@ -82,7 +85,8 @@ def write_dataset(  # noqa: PLR0913  the façade's `prepare`, one keyword a sett
         SchemaError: a column is missing or of a type that does not fit.
         DataError: rows are not fit to be written, or a split is empty. Nothing is left that looks
             complete.
-        ConfigError: the splits are wrong.
+        ConfigError: the splits are wrong, or the session's connector is missing or of another
+            version than this package.
         StorageError: the folder cannot be written.
     """
     plan = DatasetPlan(
@@ -92,8 +96,10 @@ def write_dataset(  # noqa: PLR0913  the façade's `prepare`, one keyword a sett
         seed=seed,
         rows_per_record=rows_per_record,
         split_column=split_column,
+        min_shards=min_shards,
     )
     spark = df.sparkSession
+    ensure_connector(spark)  # before the pass over the rows, which may take long
     rows = _project(df, plan)
     source = source or Source()
     found = _existing(plan.path)

@@ -109,7 +109,10 @@ def _placement(
     """Return the number of shards of all splits, and the key that leads a row to its own."""
     from pyspark.sql import functions as sf
 
-    counts = [shard_count(facts[name].content.rows, facts[name].size_bytes) for name in plan.splits]
+    counts = [
+        shard_count(facts[name].content.rows, facts[name].size_bytes, plan.min_shards)
+        for name in plan.splits
+    ]
     number: Column = sf.lit(-1)
     begin = 0
     for name, count in zip(plan.splits, counts, strict=True):

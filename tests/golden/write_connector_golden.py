@@ -1,6 +1,7 @@
 """Write `connector_types.tfrecord` with TensorFlow, the independent writer of the tests.
 
-The file is frozen: the tests of both sides read it and the connector must write the same bytes.
+`connector_packed.tfrecord` holds the same two rows in one record. The files are frozen: the tests
+of both sides read them and the connector must write the same bytes.
 Columns are in alphabetical order because deterministic protobuf sorts a map by its keys.
 Run: `python tests/golden/write_connector_golden.py`.
 """
@@ -10,7 +11,9 @@ from pathlib import Path
 import tensorflow as tf
 
 GOLDEN = Path(__file__).parent / "connector_types.tfrecord"
+PACKED = Path(__file__).parent / "connector_packed.tfrecord"
 
+ARRAYS = "lmno"  # first letters of the columns that are arrays
 # (kind, values) of each feature: the smallest, the largest and an ordinary value of each type.
 ROWS = [
     {
@@ -59,13 +62,30 @@ def feature(kind: str, values: list) -> tf.train.Feature:
     return lists[kind]()
 
 
-def main() -> None:
-    with tf.io.TFRecordWriter(str(GOLDEN)) as writer:
-        for row in ROWS:
+def packed(rows: list[dict]) -> dict:
+    """Return the features of several rows: their values in a row, and where each row's begin."""
+    features = {}
+    for name, (kind, _) in rows[0].items():
+        values = [row[name][1] for row in rows]
+        features[name] = (kind, [value for row in values for value in row])
+        if name[0] in ARRAYS:
+            splits = [sum(map(len, values[:count])) for count in range(len(values) + 1)]
+            features[f"{name}/row_splits"] = ("int64", splits)
+    return features
+
+
+def write(path: Path, records: list[dict]) -> None:
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
             features = tf.train.Features(
-                feature={name: feature(*value) for name, value in row.items()}
+                feature={name: feature(*value) for name, value in record.items()}
             )
             writer.write(tf.train.Example(features=features).SerializeToString(deterministic=True))
+
+
+def main() -> None:
+    write(GOLDEN, ROWS)
+    write(PACKED, [packed(ROWS)])
 
 
 if __name__ == "__main__":

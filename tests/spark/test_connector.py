@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyspark
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.spark
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "connector_types.tfrecord"
+GOLDEN = Path(__file__).parents[1] / "golden"
 GOLDEN_SCHEMA = (
     "a_boolean boolean, b_tinyint tinyint, c_smallint smallint, d_int int, e_bigint bigint, "
     "f_date date, g_timestamp timestamp, h_timestamp_ntz timestamp_ntz, i_float float, "
@@ -194,17 +195,24 @@ def test_files_that_tensorflow_wrote_are_read(spark: SparkSession, tmp_path: Pat
     ]
 
 
+@pytest.mark.smoke
+@pytest.mark.parametrize(("name", "rows_per_record"), [("types", 1), ("packed", 2)])
 def test_golden_file_is_read_and_written_again_byte_for_byte(
-    spark: SparkSession, tmp_path: Path
+    spark: SparkSession, tmp_path: Path, name: str, rows_per_record: int
 ) -> None:
-    golden = read(spark, GOLDEN_SCHEMA, GOLDEN)
+    written = GOLDEN / f"connector_{name}.tfrecord"
+    options = {"rowsPerRecord": str(rows_per_record)}
+    reader = spark.read.schema(GOLDEN_SCHEMA).options(**options).format("tfrecord")
+    golden = reader.load(str(written))
     first, second = golden.select(
         "e_bigint", "j_string", "k_binary", "l_bigints", "i_float"
     ).collect()
     assert tuple(first) == (-(2**63), "", bytearray(b"\x00\xff\xfe"), [], float("-inf"))
     assert tuple(second) == (2**63 - 1, "Zürich ✓", bytearray(), [0, 127, 128, -1, 2**62], 1.5)
-    (file,) = write(golden.coalesce(1), tmp_path / "again")
-    assert file.read_bytes() == GOLDEN.read_bytes()
+    again = golden.coalesce(1).write.format("tfrecord").options(**options)
+    again.save(str(tmp_path / "again"))
+    (file,) = (tmp_path / "again").glob("*.tfrecord")
+    assert file.read_bytes() == written.read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -215,7 +223,12 @@ def test_golden_file_is_read_and_written_again_byte_for_byte(
         ("array(named_struct('a', 1))", "array<struct<a:int>>", "each field of the structs"),
         ("array(array(1))", "array<array<int>>", r"option\(\"shapes\""),
         ("interval '1' day", "interval day", "cast to one of them"),
-        ("parse_json('1')", "variant", "cast to one of them"),
+        pytest.param(
+            *("parse_json('1')", "variant", "cast to one of them"),
+            marks=pytest.mark.skipif(
+                pyspark.__version__.startswith("3."), reason="Spark 3 has no variant"
+            ),
+        ),
     ],
 )
 def test_types_that_lose_something_are_refused_by_column(
@@ -352,6 +365,7 @@ def test_empty_table_partition_folders_and_file_metadata(
     assert all("/kind=1/" in row.file_path for row in files)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("rows_per_record", [1, 16])
 def test_the_python_side_writes_reads_and_tells_tensorflow(
     spark: SparkSession, tmp_path: Path, rows_per_record: int

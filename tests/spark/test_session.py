@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+import spark_dl
 from spark_dl._jvm import (
     CONNECTOR_CLASS,
     connector_jar,
@@ -56,6 +57,16 @@ def test_the_connector_is_there_and_asking_again_changes_nothing(spark):
     ensure_connector(spark)
     ensure_connector(spark)
     assert has_class(spark, CONNECTOR_CLASS)
+
+
+def test_prepare_refuses_a_connector_of_another_version(spark, tmp_path, monkeypatch):
+    monkeypatch.setattr("spark_dl._jvm.__version__", "9.9.9")
+    told = (
+        r"connector is of version 0\.1\.0 \(.*\.jar\), but spark_dl here is 9\.9\.9: .*spark\.jars"
+    )
+    with pytest.raises(ConfigError, match=told):
+        spark_dl.prepare(spark.range(50), features=["id"], path=str(tmp_path / "dataset"))
+    assert not (tmp_path / "dataset").exists()
 
 
 def test_a_class_that_is_not_there_is_not_found(spark):

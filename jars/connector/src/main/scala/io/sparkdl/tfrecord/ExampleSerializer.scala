@@ -38,21 +38,21 @@ private[tfrecord] final class ExampleSerializer(
     omitNulls: Boolean = false)
     extends RecordSerializer {
 
-  private val encoders = columns.zipWithIndex.map { case (column, i) => ListEncoder(column, i) }.toArray
-  private val prefixes = columns.map(new EntryPrefix(_)).toArray
+  private val entries: Array[EntryWriter] = {
+    val runs = if (omitNulls) Nil else FloatRun.of(columns)
+    val inRun = runs.flatMap(run => run.first until run.first + run.count).toSet
+    val single = columns.indices.filterNot(inRun).map(i => i -> new OneEntry(columns(i), i, omitNulls))
+    val several = runs.map(run => run.first -> new EntriesOfRun(run))
+    (single ++ several).sortBy(_._1).map(_._2).toArray
+  }
   private var featuresSize = 0
 
   /** Bytes of `row` as an Example. */
   def measure(row: InternalRow): Int = {
     var size = 0L
     var i = 0
-    while (i < encoders.length) {
-      if (!isOmitted(row, i)) {
-        val payloadSize = encoders(i).payloadSize(row)
-        val prefix = prefixes(i)
-        if (payloadSize != prefix.payloadSize) prefix.resize(payloadSize)
-        size += prefix.length + payloadSize
-      }
+    while (i < entries.length) {
+      size += entries(i).size(row)
       i += 1
     }
     val exampleSize = Wire.delimitedSize(size)
@@ -65,12 +65,8 @@ private[tfrecord] final class ExampleSerializer(
   def put(row: InternalRow, out: Array[Byte], at: Int): Int = {
     var position = Wire.putDelimitedHeader(Wire.Delimited1, featuresSize.toLong, out, at)
     var i = 0
-    while (i < encoders.length) {
-      if (!isOmitted(row, i)) {
-        val prefix = prefixes(i)
-        System.arraycopy(prefix.bytes, 0, out, position, prefix.length)
-        position = encoders(i).putPayload(row, out, position + prefix.length)
-      }
+    while (i < entries.length) {
+      position = entries(i).put(row, out, position)
       i += 1
     }
     position
@@ -81,8 +77,45 @@ private[tfrecord] final class ExampleSerializer(
     put(row, records.buffer, start)
     records.finish()
   }
+}
 
-  private def isOmitted(row: InternalRow, ordinal: Int): Boolean = omitNulls && row.isNullAt(ordinal)
+/** Writes map entries of an Example, in two passes. */
+private[tfrecord] sealed abstract class EntryWriter {
+
+  /** Bytes of the entries, which `put` will write; nulls are refused here. */
+  def size(row: InternalRow): Long
+
+  /** Writes the entries of the row that was measured last and returns the position after them. */
+  def put(row: InternalRow, out: Array[Byte], at: Int): Int
+}
+
+/** The entry of one column. */
+private[tfrecord] final class OneEntry(column: FeatureColumn, ordinal: Int, omitNulls: Boolean) extends EntryWriter {
+  private val encoder = ListEncoder(column, ordinal)
+  private val prefix = new EntryPrefix(column)
+
+  override def size(row: InternalRow): Long =
+    if (isOmitted(row)) 0
+    else {
+      val payloadSize = encoder.payloadSize(row)
+      if (payloadSize != prefix.payloadSize) prefix.resize(payloadSize)
+      prefix.length + payloadSize
+    }
+
+  override def put(row: InternalRow, out: Array[Byte], at: Int): Int =
+    if (isOmitted(row)) at
+    else {
+      System.arraycopy(prefix.bytes, 0, out, at, prefix.length)
+      encoder.putPayload(row, out, at + prefix.length)
+    }
+
+  private def isOmitted(row: InternalRow): Boolean = omitNulls && row.isNullAt(ordinal)
+}
+
+/** The entries of floats that stand side by side. */
+private[tfrecord] final class EntriesOfRun(run: FloatRun) extends EntryWriter {
+  override def size(row: InternalRow): Long = run.size(row)
+  override def put(row: InternalRow, out: Array[Byte], at: Int): Int = run.put(row, out, at)
 }
 
 /**

@@ -25,6 +25,11 @@ private[tfrecord] final class FeatureLocator(
     columns.map(column => slotOf.getOrElse(column.name, NotRequired)).toArray
   }
 
+  private val runs = {
+    val found = FloatRun.of(columns)
+    columns.indices.map(index => found.find(_.first == index).orNull).toArray
+  }
+
   /** Over the bytes of the record. */
   val cursor = new WireCursor
   private var expected = 0 // index of the column that should come next
@@ -50,12 +55,31 @@ private[tfrecord] final class FeatureLocator(
 
   private def locateInFeatures(end: Int): Unit =
     while (cursor.position < end) {
-      if (!locateAsBefore(end)) {
+      if (!locateRun(end) && !locateAsBefore(end)) {
         val start = cursor.position
         val tag = cursor.readTag(end)
         if (tag == Wire.Delimited1) locateInEntry(start, cursor.readEnd(end)) else cursor.skip(tag, end)
       }
     }
+
+  /** Locates the entries of floats that stand side by side, as the connector writes them. */
+  private def locateRun(end: Int): Boolean = {
+    val run = if (expected < runs.length) runs(expected) else null
+    val start = cursor.position
+    val isRun = run != null && run.isAt(cursor.bytes, start, end)
+    if (isRun) {
+      var i = 0
+      while (i < run.count) {
+        val slot = slots(expected + i)
+        val value = run.valueAt(i, start)
+        if (slot != NotRequired) setOnce(slot, OneField, value, value + 4)
+        i += 1
+      }
+      cursor.position = start + run.length
+      expected += run.count
+    }
+    isRun
+  }
 
   /** Locates an entry that begins with the very bytes of the expected column's entry in an earlier record. */
   private def locateAsBefore(end: Int): Boolean =

@@ -42,6 +42,21 @@ private[tfrecord] object LittleEndian {
     true
   }
 
+  /** Whether `image` lies at `at`, but for the bits that `mask`, which is as long, has not. */
+  def areEqual(image: Array[Byte], bytes: Array[Byte], at: Int, mask: Array[Byte]): Boolean = {
+    var i = 0
+    while (i + 8 <= image.length) {
+      val differ = Platform.getLong(image, offset(i)) ^ Platform.getLong(bytes, offset(at + i))
+      if ((differ & Platform.getLong(mask, offset(i))) != 0) return false
+      i += 8
+    }
+    while (i < image.length) {
+      if (((image(i) ^ bytes(at + i)) & mask(i)) != 0) return false
+      i += 1
+    }
+    true
+  }
+
   /** Where index `at` of a byte array is for `Platform`. */
   def offset(at: Int): Long = Platform.BYTE_ARRAY_OFFSET + at.toLong
 

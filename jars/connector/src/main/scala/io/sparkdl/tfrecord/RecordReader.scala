@@ -111,12 +111,15 @@ private[tfrecord] final class RecordReader(
     limit - position
   }
 
-  /** Moves what is unread to the front and, where the window is full all the same, at most doubles it. */
+  /**
+   * Moves what is unread to the front. Where the window is full all the same, the record has shown at least
+   * `WindowBytes`: then it gets room for all of it, at most `TrustedBytes`, and after that at most twice as much.
+   */
   private def makeRoom(numBytes: Int): Unit = {
     val unread = limit - position
     val target =
       if (unread < window.length) window
-      else new Array[Byte](math.min(numBytes.toLong, 2L * window.length).toInt)
+      else new Array[Byte](math.min(numBytes.toLong, math.max(RecordReader.TrustedBytes, 2L * window.length)).toInt)
     System.arraycopy(window, position, target, 0, unread)
     window = target
     position = 0
@@ -126,4 +129,6 @@ private[tfrecord] final class RecordReader(
 
 private[tfrecord] object RecordReader {
   private final val WindowBytes = 1 << 20
+  // More than this is never allocated for what has not been read; and no record up to it is copied as it grows.
+  private final val TrustedBytes = 64L << 20
 }

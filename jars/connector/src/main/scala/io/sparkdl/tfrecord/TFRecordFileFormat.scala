@@ -73,7 +73,9 @@ private[tfrecord] abstract class TFRecordFileFormat extends FileFormat with Seri
       options: Map[String, String],
       hadoopConf: Configuration): PartitionedFile => Iterator[InternalRow] = {
     val asked = new TFRecordOptions(options)
-    val side = options.get("path").filter(_ => asked.sideFile).flatMap(path => tableOf(new Path(path), hadoopConf))
+    val side = options.get("path").filter(_ => asked.sideFile).flatMap { path =>
+      tableOf(new Path(path), hadoopConf, asked.ignoreMissingFiles)
+    }
     // refused here, on the driver, by what is known here
     RecordLayout.forRead(dataSchema, asked.or(side.fold(Map.empty[String, String])(_.options)))
     val dropped = session.sparkContext.longAccumulator("TFRecord: malformed records dropped")
@@ -83,12 +85,13 @@ private[tfrecord] abstract class TFRecordFileFormat extends FileFormat with Seri
   }
 
   /** The side-file of a table that is read by its folder; all files that it lists must be there. */
-  private def tableOf(folder: Path, conf: Configuration): Option[SideFile] = {
+  private def tableOf(folder: Path, conf: Configuration, mayMiss: Option[Boolean]): Option[SideFile] = {
     val fs = folder.getFileSystem(conf)
     val found = SideFile.read(fs, new Path(folder, SideFile.Name))
     found.foreach { side =>
       val missing = side.files.keySet.diff(SideFiles.present(fs, folder)).toSeq.sorted
-      if (missing.nonEmpty && !SideFiles.mayMiss(conf)) throw TFRecordException.missingFiles(folder.toString, missing)
+      val ignored = mayMiss.getOrElse(conf.getBoolean(TFRecordFileFormat.IgnoreMissingKey, false))
+      if (missing.nonEmpty && !ignored) throw TFRecordException.missingFiles(folder.toString, missing)
     }
     found
   }
@@ -117,5 +120,6 @@ private[tfrecord] abstract class TFRecordFileFormat extends FileFormat with Seri
 }
 
 private[tfrecord] object TFRecordFileFormat {
+  final val IgnoreMissingKey = "spark.sql.files.ignoreMissingFiles"
   final val CommitterKey = "spark.sql.sources.outputCommitterClass"
 }

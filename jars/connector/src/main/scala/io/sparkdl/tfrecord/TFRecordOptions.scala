@@ -47,6 +47,9 @@ private[tfrecord] final class TFRecordOptions(parameters: Map[String, String]) e
   /** Whether the side-file is written, and believed on reading. */
   val sideFile: Boolean = flag(SideFileName, default = true)
 
+  /** Spark's own option: whether to put up with files that have disappeared; its setting decides where this is silent. */
+  val ignoreMissingFiles: Option[Boolean] = text(IgnoreMissingFiles).flatMap(value => Try(value.toBoolean).toOption)
+
   if (rowsPerRecord > 1) {
     if (recordType != Example) throw conflict(s"$RecordType=$recordType", "only Examples are packed")
     if (omitNulls) throw conflict(s"$Nulls=omit", "a pack has no place for a missing value")
@@ -110,6 +113,7 @@ private[tfrecord] object TFRecordOptions {
   val ShardSizeBytes = "shardSizeBytes"
   val SampleRecords = "sampleRecords"
   val SideFileName = "sideFile"
+  val IgnoreMissingFiles = "ignoreMissingFiles"
 
   val Example = "Example"
   val SequenceExample = "SequenceExample"

@@ -12,9 +12,14 @@ final class TFRecordOutputCommitter(output: Path, context: TaskAttemptContext)
     extends FileOutputCommitter(output, context) {
 
   override def commitJob(job: JobContext): Unit = {
-    Option(output).foreach(refuseOther(_, job.getConfiguration))
+    val table = Option(output).map(TFRecordOutputCommitter.tableOf)
+    table.foreach(refuseOther(_, job.getConfiguration))
     super.commitJob(job)
-    Option(output).foreach(SideFiles.gather(output.getFileSystem(job.getConfiguration), _))
+    table.foreach { folder =>
+      val fs = folder.getFileSystem(job.getConfiguration)
+      if (folder == output) SideFiles.gather(fs, folder)
+      else SideFiles.forget(fs, folder, SideFiles.partitionsOf(fs, output)) // those of the tasks move along
+    }
   }
 
   /** Files of one folder are read alike, so what is appended must be written like what is there. */
@@ -37,6 +42,15 @@ final class TFRecordOutputCommitter(output: Path, context: TaskAttemptContext)
 private[tfrecord] object TFRecordOutputCommitter {
   /** Key of what is being written, as a side-file without files. */
   final val WritingKey = "io.sparkdl.tfrecord.writing"
+
+  private final val StagingPrefix = ".spark-staging-"
+
+  /**
+   * The folder of the table. Where Spark overwrites only the partitions that are written
+   * (`partitionOverwriteMode=dynamic`), `output` is a folder in it, from which it moves them after the commit.
+   */
+  private def tableOf(output: Path): Path =
+    if (output.getName.startsWith(StagingPrefix)) output.getParent else output
 }
 
 private[tfrecord] object SideFiles {
@@ -61,15 +75,25 @@ private[tfrecord] object SideFiles {
     }
   }
 
+  /** Drops from the table's side-file what it says of `partitions`, which are about to be replaced. */
+  def forget(fs: FileSystem, folder: Path, partitions: Set[String]): Unit = {
+    val path = new Path(folder, SideFile.Name)
+    SideFile.read(fs, path).foreach { table =>
+      SideFile.write(fs, path, table.copy(files = table.files.filterNot(file => partitions(partitionOf(file._1)))))
+    }
+  }
+
+  /** The partitions of a folder that hold files, by their paths below it. */
+  def partitionsOf(fs: FileSystem, folder: Path): Set[String] = present(fs, folder).map(partitionOf)
+
+  private def partitionOf(file: String): String = file.take(math.max(0, file.lastIndexOf('/')))
+
   /** The files below a table's folder, by their paths below it. */
   def present(fs: FileSystem, folder: Path): Set[String] = {
     val found = mutable.Set.empty[String]
     walk(fs, folder, "", mutable.Buffer.empty, found)
     found.toSet
   }
-
-  /** Whether Spark was told to put up with files that disappear. */
-  def mayMiss(conf: Configuration): Boolean = conf.getBoolean("spark.sql.files.ignoreMissingFiles", false)
 
   private def walk(
       fs: FileSystem,

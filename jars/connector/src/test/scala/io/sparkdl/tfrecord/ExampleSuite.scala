@@ -57,6 +57,21 @@ class ExampleSuite extends AnyFunSuite {
     assert(frame(records: _*).toSeq == goldenFile.toSeq)
   }
 
+  test("golden file: a pack of the rows becomes the very bytes that TensorFlow wrote, and these the rows") {
+    val bytes = Files.readAllBytes(Paths.get(sys.props("sparkdl.golden"), "connector_packed.tfrecord"))
+    val rows = goldenRows.map(values => unsafe(goldenSchema, values: _*))
+    val out = new java.io.ByteArrayOutputStream
+    val records = new RecordWriter(out)
+    val serializer = new PackedSerializer(written(goldenSchema), 2)
+    rows.foreach(serializer.write(_, records))
+    records.close()
+    assert(out.toByteArray.toSeq == bytes.toSeq)
+    val Seq(record) = unframe(bytes)
+    val deserializer = new PackedDeserializer(readable(goldenSchema), readable(goldenSchema))
+    deserializer.start(record.toArray, 0, record.length)
+    assert(rows.forall(row => deserializer.hasNext && deserializer.next() == row) && !deserializer.hasNext)
+  }
+
   test("golden file: TensorFlow's bytes become the rows of every type") {
     val rows = unframe(goldenFile).map(record => decode(goldenSchema, record.toArray))
     assert(rows == goldenRows.map(values => unsafe(goldenSchema, values: _*)))

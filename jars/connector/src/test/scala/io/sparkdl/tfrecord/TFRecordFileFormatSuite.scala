@@ -1,68 +1,14 @@
 package io.sparkdl.tfrecord
 
-import java.nio.file.{Files, Path}
+import java.nio.file.Files
 import java.util.Arrays
 
-import org.apache.spark.sql.{DataFrame, Row, SparkSession}
+import org.apache.spark.sql.{DataFrame, Row}
 import org.apache.spark.sql.functions._
 import org.apache.spark.sql.types._
-import org.scalatest.BeforeAndAfterAll
 import org.scalatest.funsuite.AnyFunSuite
 
-class TFRecordFileFormatSuite extends AnyFunSuite with BeforeAndAfterAll {
-
-  private lazy val spark = SparkSession
-    .builder()
-    .master("local[2]")
-    .config("spark.ui.enabled", "false")
-    .config("spark.sql.shuffle.partitions", "2")
-    .config("spark.driver.host", "127.0.0.1")
-    .config("spark.driver.bindAddress", "127.0.0.1")
-    .getOrCreate()
-
-  private val folder = Files.createTempDirectory("tfrecord")
-
-  override def afterAll(): Unit = {
-    spark.stop()
-    walk(folder).reverse.foreach(path => Files.delete(path))
-  }
-
-  private def walk(path: Path): Seq[Path] = {
-    val paths = Files.walk(path)
-    try paths.toArray.toSeq.map(_.asInstanceOf[Path])
-    finally paths.close()
-  }
-
-  private def files(path: String): Seq[Path] = walk(folder.resolve(path)).filter(_.toString.endsWith(".tfrecord"))
-
-  private def at(name: String): String = folder.resolve(name).toString
-
-  private def table(rows: Long): DataFrame = spark
-    .range(0, rows, 1, 2)
-    .select(
-      col("id"),
-      (col("id") % 3).cast("int").as("kind"),
-      concat(lit("row "), col("id")).as("text"),
-      array(col("id").cast("float"), lit(0.5f)).as("xs")
-    )
-
-  private val tableSchema = "id bigint, kind int, text string, xs array<float>"
-
-  private def read(path: String, schema: String = tableSchema): DataFrame =
-    spark.read.schema(schema).format("tfrecord").load(at(path))
-
-  private def causes(error: Throwable): Seq[Throwable] = Iterator.iterate(error)(_.getCause).takeWhile(_ != null).toList
-
-  private def reason(body: => Any): String = {
-    val error = intercept[Exception](body)
-    causes(error).collectFirst { case cause: TFRecordException => cause.getMessage }.getOrElse(throw error)
-  }
-
-  /** Replaces a file, and the checksum of Hadoop that would notice first. */
-  private def rewrite(file: Path, bytes: Array[Byte]): Unit = {
-    Files.write(file, bytes)
-    Files.deleteIfExists(file.resolveSibling(s".${file.getFileName}.crc"))
-  }
+class TFRecordFileFormatSuite extends AnyFunSuite with SparkTables {
 
   for (format <- Seq("tfrecord", "tfrecords")) {
     test(s"format $format writes and reads") {
@@ -235,11 +181,6 @@ class TFRecordFileFormatSuite extends AnyFunSuite with BeforeAndAfterAll {
     assert(spark.read.format("tfrecord").load(at("append")).count() == 5)
     table(5).write.mode("ignore").format("tfrecord").save(at("append"))
     assert(spark.read.format("tfrecord").load(at("append")).count() == 5)
-  }
-
-  private def sideFile(name: String): SideFile = {
-    val path = folder.resolve(name).resolve(SideFile.Name)
-    SideFile.parse(new String(Files.readAllBytes(path), "UTF-8"), new org.apache.hadoop.fs.Path(path.toString))
   }
 
   test("the side-file knows each file, also in partition folders, and tells a record and a file that are gone") {

@@ -1,0 +1,82 @@
+package io.sparkdl.tfrecord
+
+import java.io.{InputStream, OutputStream}
+import java.lang.management.ManagementFactory
+
+import org.apache.spark.sql.types._
+import org.scalatest.funsuite.AnyFunSuite
+
+/**
+ * Writing and reading allocate less than 64 MiB in all, whatever the size of the file, for records up to 64 MB: so they
+ * cannot hold more. The row itself is Spark's, whoever reads it.
+ */
+class MemorySuite extends AnyFunSuite {
+  import Examples._
+
+  private val limit = 64L << 20
+  private val one = schema("x" -> BinaryType)
+  private val threads = ManagementFactory.getThreadMXBean.asInstanceOf[com.sun.management.ThreadMXBean]
+
+  private def allocated(work: => Unit): Long = {
+    val id = Thread.currentThread.getId
+    val before = threads.getThreadAllocatedBytes(id)
+    work
+    threads.getThreadAllocatedBytes(id) - before
+  }
+
+  private object Nowhere extends OutputStream {
+    override def write(byte: Int): Unit = ()
+    override def write(bytes: Array[Byte], from: Int, count: Int): Unit = ()
+  }
+
+  /** `times` times the bytes of a file, without holding them. */
+  private final class Repeated(file: Array[Byte], times: Int) extends InputStream {
+    private var position = 0L
+    override def read(): Int = throw new UnsupportedOperationException
+    override def read(bytes: Array[Byte], from: Int, count: Int): Int =
+      if (position == file.length.toLong * times) -1
+      else {
+        val at = (position % file.length).toInt
+        val size = math.min(count, file.length - at)
+        System.arraycopy(file, at, bytes, from, size)
+        position += size
+        size
+      }
+  }
+
+  private def fileOf(sizes: Seq[Int]): Array[Byte] = frame(sizes.map(size => encode(one, unsafe(one, new Array[Byte](size)))): _*)
+
+  for ((what, size, count) <- Seq(("64 MB", 64000000 - 100, 4), ("1 MB", 1000000, 300), ("1 kB", 1000, 300000))) {
+    test(s"$count records of $what are written") {
+      val row = unsafe(one, new Array[Byte](size))
+      val taken = allocated {
+        val records = new RecordWriter(Nowhere)
+        val serializer = new ExampleSerializer(written(one))
+        (1 to count).foreach(_ => serializer.write(row, records))
+        records.close()
+        assert(records.numRecords == count)
+      }
+      assert(taken < limit)
+    }
+
+    test(s"$count records of $what are read") {
+      val file = fileOf(Seq(size))
+      var found = 0
+      val taken = allocated {
+        val records = new RecordReader(new Repeated(file, count), "file")
+        while (records.next()) found += 1
+      }
+      assert(found == count)
+      assert(taken < limit)
+    }
+  }
+
+  test("records that grow are read in one window of the longest") {
+    val file = fileOf(Seq(10, 1 << 21, 5 << 20, 30 << 20))
+    val taken = allocated {
+      val records = new RecordReader(new Repeated(file, 3), "file")
+      while (records.next()) ()
+    }
+    assert(taken < limit)
+  }
+}

@@ -1,0 +1,225 @@
+"""Run the main job on other versions than those of the set-up: `make test-matrix`.
+
+A row is a file of pins beside this script, e.g. ``spark-3.5.txt``; a new row is a new file. Its
+environment ``.venv-<row>`` holds just these pins, laid over the packages of ``.venv``, so that it
+is made in the time of their download and differs in nothing else. What is run follows from the
+pins: the connector's suite in the JVM where the row has another Scala, its pytest suite where Spark
+differs and has the support "core", and the main job always.
+
+    .venv/bin/python tools/matrix/run.py [--short] [--record] [ROW…]
+
+``--short`` runs the JVM's suite and a few tests of the connector; ``--record`` writes the table of
+docs/matrix.md anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from spark_dl.versions import PRIMARY_SPARK, SparkLine, shell_variables, spark_line
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+PAGE = ROOT / "docs" / "matrix.md"
+SHOWN = ("pyspark", "tensorflow", "keras")
+CONNECTOR_TESTS = "tests/spark/test_connector.py"
+MAIN_JOB_TESTS = "tests/clusters/matrix"
+#: A row that takes longer hangs.
+DEADLINE_S = 1800
+
+
+@dataclass(frozen=True)
+class Row:
+    """Versions that are tested together.
+
+    Attributes:
+        name: name of the row's file.
+        pins: package to version, where it differs from the set-up's.
+    """
+
+    name: str
+    pins: dict[str, str]
+
+    @classmethod
+    def read(cls, name: str) -> Row:
+        """Read a row's file."""
+        path = HERE / f"{name}.txt"
+        if not path.exists():
+            rows = ", ".join(all_rows())
+            sys.exit(f"tools/matrix/run.py: there is no row {name!r} (rows: {rows})")
+        pins = re.findall(r"^([\w.-]+)==([\w.]+)$", path.read_text(), re.MULTILINE)
+        return cls(name, dict(pins))
+
+    @property
+    def line(self) -> SparkLine:
+        """The row's Spark."""
+        return spark_line(self.version("pyspark"))
+
+    @property
+    def python(self) -> Path:
+        """The interpreter of the row's environment."""
+        return ROOT / f".venv-{self.name}" / "bin" / "python"
+
+    @property
+    def jars(self) -> Path:
+        """Where the row's jars lie."""
+        return (
+            ROOT / "build" / f"jars-{self.name}" if "pyspark" in self.pins else ROOT / "build/jars"
+        )
+
+    @property
+    def has_other_scala(self) -> bool:
+        """Whether the connector is compiled anew for it."""
+        return self.line.scala != PRIMARY_SPARK.scala
+
+    def version(self, package: str) -> str:
+        """Return the version of a package in this row."""
+        return self.pins.get(package) or importlib.metadata.version(package)
+
+
+def all_rows() -> list[str]:
+    """Return the names of the rows."""
+    return sorted(path.stem for path in HERE.glob("*.txt"))
+
+
+@dataclass
+class Steps:
+    """Runs the steps of a row, and remembers how long each took.
+
+    Attributes:
+        row: the row.
+        seconds: of each step.
+    """
+
+    row: Row
+    seconds: dict[str, int] = field(default_factory=dict)
+
+    def run(self, step: str, *command: str, **environ: str) -> None:
+        """Run a command in the checkout; it must succeed."""
+        print(f"--- {self.row.name}: {step}: {' '.join(command)}", flush=True)
+        start = time.monotonic()
+        done = subprocess.run(
+            command, cwd=ROOT, env={**os.environ, **environ}, timeout=DEADLINE_S, check=False
+        )
+        self.seconds[step] = self.seconds.get(step, 0) + round(time.monotonic() - start)
+        if done.returncode:
+            sys.exit(
+                f"tools/matrix/run.py: row {self.row.name}, {step}: exit code {done.returncode}"
+            )
+
+    def environment(self) -> None:
+        """Lay the row's pins over the set-up's packages."""
+        home = self.row.python.parents[1]
+        pins = HERE / f"{self.row.name}.txt"
+        stamp = home / ".pins"
+        if stamp.exists() and stamp.read_text() == pins.read_text():
+            return
+        self.run("environment", sys.executable, "-m", "venv", "--clear", str(home))
+        pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps")
+        self.run("environment", str(self.row.python), *pip, "-r", str(pins))
+        packages = next(home.glob("lib/python*/site-packages"))
+        below = next((ROOT / ".venv").glob("lib/python*/site-packages"))
+        (packages / "zz-set-up.pth").write_text(f"import site; site.addsitedir({str(below)!r})\n")
+        stamp.write_text(pins.read_text())
+
+    def build_jars(self) -> None:
+        """Lay out the connector and Delta; run the JVM's suite where the connector is another."""
+        if "pyspark" not in self.row.pins:
+            return
+        other = self.row.has_other_scala
+        environ = shell_variables(self.row.line) | {
+            "SPARK_DL_JARS_DIR": str(self.row.jars),
+            "PYTHON": str(self.row.python) if other else sys.executable,
+        }
+        if not other:  # one jar for all of a Scala: that which is in the wheel
+            environ["SCALA_VERSION"] = PRIMARY_SPARK.scala_full
+        tasks = ["connector/test"] if other else []
+        self.run("jar", "tools/sbt", *tasks, "collectJars", **environ)
+
+    def tests(self, *, short: bool) -> None:
+        """Run the connector's tests and the main job."""
+        connector = "pyspark" in self.row.pins and self.row.line.support != "smoke"
+        if short:
+            self.pytest("connector", "-m", "spark and smoke", CONNECTOR_TESTS)
+            return
+        if connector:
+            self.pytest("connector", "-m", "spark", CONNECTOR_TESTS)
+        self.pytest("main job", "-m", "matrix", MAIN_JOB_TESTS)
+
+    def pytest(self, step: str, *arguments: str) -> None:
+        """Run tests in the row's environment."""
+        python = str(self.row.python)
+        environ = {"PYSPARK_PYTHON": python, "SPARK_DL_JARS_DIR": str(self.row.jars)}
+        self.run(step, python, "-m", "pytest", "-q", *arguments, **environ)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What docs/matrix.md tells of a row that passed.
+
+    Attributes:
+        row: name of the row.
+        versions: package to version.
+        day: when it was run.
+        seconds: of each step.
+    """
+
+    row: str
+    versions: dict[str, str]
+    day: str
+    seconds: dict[str, int]
+
+    def cells(self) -> str:
+        """Return the row of the page's table."""
+        took = ", ".join(f"{step} {count}" for step, count in self.seconds.items())
+        return f"| {' | '.join([self.row, *self.versions.values(), self.day, took])} |"
+
+
+def run_row(row: Row, *, short: bool) -> Result:
+    """Run a row; the program ends where a step of it fails."""
+    steps = Steps(row)
+    steps.environment()
+    steps.build_jars()
+    steps.tests(short=short)
+    has_delta = any(row.jars.glob("delta-spark*.jar"))
+    versions = {package: row.version(package) for package in SHOWN}
+    versions |= {"Scala": row.line.scala, "Delta": row.line.delta_version if has_delta else "none"}
+    result = Result(row.name, versions, datetime.now(UTC).date().isoformat(), steps.seconds)
+    print(result.cells(), flush=True)
+    return result
+
+
+def record(results: list[Result]) -> None:
+    """Replace the rows of the page's table that were run."""
+    text = PAGE.read_text()
+    for result in results:
+        old = re.compile(rf"^\| {re.escape(result.row)} \|.*\n?", re.MULTILINE)
+        text = f"{old.sub('', text).rstrip()}\n{result.cells()}\n"
+    PAGE.write_text(text)
+
+
+def main() -> int:
+    """Run the rows that were asked for, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("rows", nargs="*", help=f"of {', '.join(all_rows())}; all by default")
+    parser.add_argument("--short", action="store_true", help="a few tests of the connector only")
+    parser.add_argument("--record", action="store_true", help="write the table of docs/matrix.md")
+    args = parser.parse_args()
+    rows = [Row.read(name) for name in args.rows or all_rows()]
+    results = [run_row(row, short=args.short) for row in rows]
+    if args.record:
+        record(results)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
