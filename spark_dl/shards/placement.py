@@ -41,8 +41,8 @@ def shard_count(rows: int, size_bytes: int, at_least: int = 1) -> int:
     Args:
         rows: its rows.
         size_bytes: about how many bytes they will have.
-        at_least: shards to make however small they are, such as one for each rank; but none is
-            empty.
+        at_least: shards to make however small they are, such as one for each rank; but no more than
+            there are rows.
 
     Example:
         >>> shard_count(1437, 400_000), shard_count(180, 50_000), shard_count(10**7, 2**31)

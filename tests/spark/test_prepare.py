@@ -182,6 +182,14 @@ def test_shards_do_not_depend_on_partitions_or_place(spark, tmp_path):
     assert first.manifest.fingerprint == second.manifest.fingerprint
 
 
+def test_each_rank_gets_a_shard_of_a_small_split(spark, tmp_path):
+    dataset = write(numbers(spark), tmp_path / "a", min_shards=3)
+    shards = [shard.split for shard in dataset.manifest.shards]
+    assert min(map(shards.count, SPLITS)) >= 3
+    again = write(numbers(spark), tmp_path / "a")
+    assert again.manifest == dataset.manifest  # reused
+
+
 def test_shards_depend_on_the_seed(spark, tmp_path):
     df = numbers(spark)
     assert checksums(write(df, tmp_path / "a")) != checksums(write(df, tmp_path / "b", seed=8))

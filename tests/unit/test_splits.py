@@ -94,3 +94,9 @@ def test_shards_are_neither_many_nor_large(rows, size_bytes):
 )
 def test_shards_of_known_splits(rows, size_bytes, count):
     assert shard_count(rows, size_bytes) == count
+
+
+def test_no_rank_is_without_a_shard_where_there_are_rows_enough():
+    assert shard_count(180, 50_000, at_least=5) == 5
+    assert shard_count(3, 100, at_least=5) == 3
+    assert shard_count(10**7, 2**31, at_least=5) == 32
