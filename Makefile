@@ -44,8 +44,9 @@ test-faults: $(INSTALLED) $(JARS) ## kill, cut off and starve what trains: it mu
 test-matrix: $(INSTALLED) $(JARS) ## connector and main job on other Sparks and TensorFlows, each in a venv of its own (MATRIX)
 	$(BIN)/python tools/matrix/run.py --record $(MATRIX)
 
-test-jars: $(INSTALLED) ## the connector's own tests, in the JVM
+test-jars: $(INSTALLED) ## the connector's own tests, in the JVM, for both Scalas
 	eval "$$($(BIN)/python -m spark_dl.versions)" && PYTHON=$(BIN)/python tools/sbt connector/test
+	$(BIN)/python tools/matrix/run.py --jars spark-$(OTHER_SPARK)
 
 test-connector-mutations: $(INSTALLED) ## a million damaged files, in the JVM
 	eval "$$($(BIN)/python -m spark_dl.versions)" && SPARK_DL_MUTATIONS=1000000 PYTHON=$(BIN)/python \
@@ -67,8 +68,8 @@ bench: $(INSTALLED) $(JARS) ## all benchmarks, ours beside its peers
 	@scripts=(benchmarks/*.py); [ -e "$${scripts[0]}" ] || { echo "there are no benchmarks yet"; exit 0; }; \
 	for script in "$${scripts[@]}"; do $(BIN)/python "$$script"; done
 
-smoke: test-jars ## a short cut through what `make test` leaves out: jar for both Scalas, faults, clusters, the demo on the other backend
-	$(BIN)/python tools/matrix/run.py --short spark-3.5
+smoke: test-jars ## a short cut through what `make test` leaves out: jar, Spark 3.5, faults, clusters, the demo on the other backend
+	$(BIN)/python tools/matrix/run.py --short spark-$(OTHER_SPARK)
 	$(BIN)/python -m pytest -m smoke tests/faults tests/clusters
 	$(MAKE) demo BACKEND=barrier DEMO_DIR=build/smoke-demo
 

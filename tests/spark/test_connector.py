@@ -17,9 +17,10 @@ from pyspark.sql import functions as sf
 
 from spark_dl.schema.tensors import feature_spec
 from spark_dl.shards.tfrecord import read_tfrecord, write_tfrecord
+from spark_dl.testing import encode_records
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from pyspark.sql import DataFrame, Row, SparkSession
     from pyspark.sql.types import StructType
@@ -89,9 +90,9 @@ def rows(df: DataFrame) -> list[tuple[Any, ...]]:
     )
 
 
-def write(df: DataFrame, path: Path) -> list[Path]:
+def write(df: DataFrame, path: Path, **options: str) -> list[Path]:
     """Write `df` and return its files, without the checksums that would notice damage first."""
-    df.write.format("tfrecord").mode("overwrite").save(str(path))
+    df.write.format("tfrecord").mode("overwrite").options(**options).save(str(path))
     for crc in path.glob(".*.crc"):
         crc.unlink()
     return sorted(path.glob("*.tfrecord"))
@@ -108,7 +109,7 @@ def failure(action: Callable[[], object]) -> str:
     return str(caught.value)
 
 
-@settings(
+few_examples = settings(
     max_examples=5,
     deadline=None,
     suppress_health_check=[
@@ -117,15 +118,64 @@ def failure(action: Callable[[], object]) -> str:
         HealthCheck.data_too_large,
     ],
 )
-@given(table=st.lists(st.tuples(*TYPES.values()), max_size=25))
+rows_in_records = st.sampled_from([1, 2, 7])
+
+
+@few_examples
+@given(table=st.lists(st.tuples(*TYPES.values()), max_size=25), rows_per_record=rows_in_records)
 def test_table_to_tfrecords_to_table_is_the_identity(
-    spark: SparkSession, tmp_path: Path, table: list[tuple[Any, ...]]
+    spark: SparkSession, tmp_path: Path, table: list[tuple[Any, ...]], rows_per_record: int
 ) -> None:
     numbered = [(*values, i) for i, values in enumerate(table)]
     original = with_timestamps(spark.createDataFrame(numbered, f"{INPUT_SCHEMA}, id int"))
-    write(original, tmp_path / "table")
+    write(original, tmp_path / "table", rowsPerRecord=str(rows_per_record))
     back = read(spark, original.schema, tmp_path / "table")
     assert rows(back) == rows(original)
+
+
+def oracle_values(name: str, values: list[Any]) -> Any:
+    """The feature of a column's values in a row."""
+    if "binary" in name:
+        return list(values)
+    return np.array(values, np.float32 if "float" in name else np.int64)
+
+
+def oracle_record(names: Sequence[str], pack: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+    """The features of one record, by the numpy oracle: arrays of a pack tell where rows begin."""
+    features = {}
+    for i, name in enumerate(names):
+        values = [row[i] for row in pack]
+        if name.startswith("array"):
+            features[f"c{i}"] = oracle_values(name, [item for row in values for item in row])
+            splits = np.cumsum([0, *map(len, values)], dtype=np.int64)
+            features[f"c{i}/row_splits"] = splits
+        else:
+            features[f"c{i}"] = oracle_values(name, values)
+    return features
+
+
+PLAIN = {name: TYPES[name] for name in ("bigint", "float", "binary")}
+PLAIN |= {f"array<{name}>": TYPES[f"array<{name}>"] for name in ("bigint", "float", "binary")}
+
+
+@few_examples
+@given(
+    table=st.lists(st.tuples(*PLAIN.values()), min_size=1, max_size=25),
+    rows_per_record=rows_in_records,
+)
+def test_files_are_those_of_the_numpy_oracle(
+    spark: SparkSession, tmp_path: Path, table: list[tuple[Any, ...]], rows_per_record: int
+) -> None:
+    schema = ", ".join(f"c{i} {name}" for i, name in enumerate(PLAIN))
+    original = spark.createDataFrame(table, schema).coalesce(1)
+    (file,) = write(original, tmp_path / "table", rowsPerRecord=str(rows_per_record))
+    packs = [table[at : at + rows_per_record] for at in range(0, len(table), rows_per_record)]
+    records = [oracle_record(list(PLAIN), pack) for pack in packs]
+    if rows_per_record == 1:
+        for record in records:
+            for name in [name for name in record if name.endswith("/row_splits")]:
+                del record[name]
+    assert file.read_bytes() == encode_records(records)
 
 
 @pytest.mark.parametrize("format_name", ["tfrecord", "tfrecords"])

@@ -6,10 +6,10 @@ is made in the time of their download and differs in nothing else. What is run f
 pins: the connector's suite in the JVM where the row has another Scala, its pytest suite where Spark
 differs and has the support "core", and the main job always.
 
-    .venv/bin/python tools/matrix/run.py [--short] [--record] [ROW…]
+    .venv/bin/python tools/matrix/run.py [--jars | --short] [--record] [ROW…]
 
-``--short`` runs the JVM's suite and a few tests of the connector; ``--record`` writes the table of
-docs/matrix.md anew.
+``--jars`` runs the JVM's suite only, ``--short`` a few of the connector's tests in Python only;
+``--record`` writes the table of docs/matrix.md anew.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ PAGE = ROOT / "docs" / "matrix.md"
 SHOWN = ("pyspark", "tensorflow", "keras")
 CONNECTOR_TESTS = "tests/spark/test_connector.py"
 MAIN_JOB_TESTS = "tests/clusters/matrix"
+#: The set-up's own suite damages more files.
+MUTATIONS = "10000"
 #: A row that takes longer hangs.
 DEADLINE_S = 1800
 
@@ -131,29 +133,25 @@ class Steps:
         (packages / "zz-set-up.pth").write_text(f"import site; site.addsitedir({str(below)!r})\n")
         stamp.write_text(pins.read_text())
 
-    def build_jars(self) -> None:
-        """Lay out the connector and Delta; run the JVM's suite where the connector is another."""
+    def build_jars(self, *, test: bool) -> None:
+        """Lay out the connector and Delta; test the connector where it is compiled anew."""
         if "pyspark" not in self.row.pins:
             return
         other = self.row.has_other_scala
         environ = shell_variables(self.row.line) | {
             "SPARK_DL_JARS_DIR": str(self.row.jars),
             "PYTHON": str(self.row.python) if other else sys.executable,
+            "SPARK_DL_MUTATIONS": MUTATIONS,
         }
         if not other:  # one jar for all of a Scala: that which is in the wheel
             environ["SCALA_VERSION"] = PRIMARY_SPARK.scala_full
-        tasks = ["connector/test"] if other else []
+        tasks = ["connector/test"] if other and test else []
         self.run("jar", "tools/sbt", *tasks, "collectJars", **environ)
 
-    def tests(self, *, short: bool) -> None:
-        """Run the connector's tests and the main job."""
-        connector = "pyspark" in self.row.pins and self.row.line.support != "smoke"
-        if short:
-            self.pytest("connector", "-m", "spark and smoke", CONNECTOR_TESTS)
-            return
-        if connector:
-            self.pytest("connector", "-m", "spark", CONNECTOR_TESTS)
-        self.pytest("main job", "-m", "matrix", MAIN_JOB_TESTS)
+    def connector_tests(self, marks: str) -> None:
+        """Run the connector's tests in Python."""
+        if "pyspark" in self.row.pins and self.row.line.support != "smoke":
+            self.pytest("connector", "-m", marks, CONNECTOR_TESTS)
 
     def pytest(self, step: str, *arguments: str) -> None:
         """Run tests in the row's environment."""
@@ -184,12 +182,16 @@ class Result:
         return f"| {' | '.join([self.row, *self.versions.values(), self.day, took])} |"
 
 
-def run_row(row: Row, *, short: bool) -> Result:
-    """Run a row; the program ends where a step of it fails."""
+def run_row(row: Row, part: str) -> Result:
+    """Run a row, or a part of it; the program ends where a step fails."""
     steps = Steps(row)
     steps.environment()
-    steps.build_jars()
-    steps.tests(short=short)
+    steps.build_jars(test=part != "short")
+    if part == "short":
+        steps.connector_tests("spark and smoke")
+    elif part == "all":
+        steps.connector_tests("spark")
+        steps.pytest("main job", "-m", "matrix", MAIN_JOB_TESTS)
     has_delta = any(row.jars.glob("delta-spark*.jar"))
     versions = {package: row.version(package) for package in SHOWN}
     versions |= {"Scala": row.line.scala, "Delta": row.line.delta_version if has_delta else "none"}
@@ -211,12 +213,14 @@ def main() -> int:
     """Run the rows that were asked for, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", nargs="*", help=f"of {', '.join(all_rows())}; all by default")
-    parser.add_argument("--short", action="store_true", help="a few tests of the connector only")
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument("--jars", action="store_const", const="jars", dest="part", default="all")
+    parts.add_argument("--short", action="store_const", const="short", dest="part")
     parser.add_argument("--record", action="store_true", help="write the table of docs/matrix.md")
     args = parser.parse_args()
     rows = [Row.read(name) for name in args.rows or all_rows()]
-    results = [run_row(row, short=args.short) for row in rows]
-    if args.record:
+    results = [run_row(row, args.part) for row in rows]
+    if args.record and args.part == "all":
         record(results)
     return 0
 

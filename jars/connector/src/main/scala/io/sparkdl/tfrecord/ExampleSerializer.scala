@@ -39,11 +39,9 @@ private[tfrecord] final class ExampleSerializer(
     extends RecordSerializer {
 
   private val entries: Array[EntryWriter] = {
-    val runs = if (omitNulls) Nil else FloatRun.of(columns)
-    val inRun = runs.flatMap(run => run.first until run.first + run.count).toSet
-    val single = columns.indices.filterNot(inRun).map(i => i -> new OneEntry(columns(i), i, omitNulls))
-    val several = runs.map(run => run.first -> new EntriesOfRun(run))
-    (single ++ several).sortBy(_._1).map(_._2).toArray
+    def alone(i: Int): EntryWriter = new OneEntry(columns(i), i, omitNulls)
+    if (omitNulls) columns.indices.map(alone).toArray
+    else FloatRun.cover[EntryWriter](columns)(alone, new EntriesOfRun(_)).toArray
   }
   private var featuresSize = 0
 

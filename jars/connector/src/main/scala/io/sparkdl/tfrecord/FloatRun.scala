@@ -1,8 +1,6 @@
 package io.sparkdl.tfrecord
 
 import org.apache.spark.sql.catalyst.InternalRow
-import org.apache.spark.sql.catalyst.expressions.UnsafeRow
-import org.apache.spark.unsafe.Platform
 
 /**
  * Columns of one float each that stand side by side, as wide tables have many. All bytes of their entries but the
@@ -11,7 +9,7 @@ import org.apache.spark.unsafe.Platform
  * @param columns the columns
  * @param first index of the first of them among all columns
  */
-private[tfrecord] final class FloatRun(columns: IndexedSeq[FeatureColumn], val first: Int) {
+private[tfrecord] final class FloatRun(val columns: IndexedSeq[FeatureColumn], val first: Int) {
   import FloatRun._
 
   /** Number of columns. */
@@ -45,32 +43,16 @@ private[tfrecord] final class FloatRun(columns: IndexedSeq[FeatureColumn], val f
   /** Writes the entries and returns the position after them. */
   def put(row: InternalRow, out: Array[Byte], at: Int): Int = {
     System.arraycopy(image, 0, out, at, length)
-    row match {
-      case unsafe: UnsafeRow => putUnsafe(unsafe, out, at)
-      case _ =>
-        var i = 0
-        while (i < count) {
-          putValue(java.lang.Float.floatToRawIntBits(row.getFloat(first + i)), out, at, i)
-          i += 1
-        }
+    var i = 0
+    while (i < count) {
+      LittleEndian.putInt(bits(row, i), out, at + valueOffsets(i))
+      i += 1
     }
     at + length
   }
 
-  /** A float lies in the first half of its 8 bytes of an unsafe row. */
-  private def putUnsafe(row: UnsafeRow, out: Array[Byte], at: Int): Unit = {
-    val base = row.getBaseObject
-    var from = row.getBaseOffset + UnsafeRow.calculateBitSetWidthInBytes(row.numFields) + 8L * first
-    var i = 0
-    while (i < count) {
-      putValue(Platform.getInt(base, from), out, at, i)
-      from += 8
-      i += 1
-    }
-  }
-
-  private def putValue(bits: Int, out: Array[Byte], at: Int, index: Int): Unit =
-    LittleEndian.putInt(bits, out, at + valueOffsets(index))
+  /** The value of column number `index` of the run. */
+  def bits(row: InternalRow, index: Int): Int = java.lang.Float.floatToRawIntBits(row.getFloat(first + index))
 
   /** Whether the entries lie at `start`, whatever their values; `limit` is where the record ends. */
   def isAt(bytes: Array[Byte], start: Int, limit: Int): Boolean =
@@ -91,6 +73,14 @@ private[tfrecord] object FloatRun {
       from = until + 1
     }
     runs.result()
+  }
+
+  /** Something for each run and for each column that is in none, in the order of the columns. */
+  def cover[A](columns: IndexedSeq[FeatureColumn])(one: Int => A, several: FloatRun => A): Seq[A] = {
+    val runs = of(columns)
+    val inRun = runs.flatMap(run => run.first until run.first + run.count).toSet
+    val alone = columns.indices.filterNot(inRun).map(index => index -> one(index))
+    (alone ++ runs.map(run => run.first -> several(run))).sortBy(_._1).map(_._2)
   }
 
   def isScalarFloat(column: FeatureColumn): Boolean = column.element == ElementType.Float32 && !column.isArray

@@ -10,7 +10,8 @@ import org.apache.spark.sql.catalyst.InternalRow
 private[tfrecord] final class PackedSerializer(columns: IndexedSeq[FeatureColumn], rowsPerRecord: Int)
     extends RecordSerializer {
 
-  private val packs = columns.zipWithIndex.map { case (column, i) => new ColumnPack(column, i) }.toArray
+  private val packs: Array[Pack] =
+    FloatRun.cover[Pack](columns)(i => new ColumnPack(columns(i), i), new FloatRunPack(_)).toArray
   private var rows = 0
 
   if (columns.isEmpty) throw new TFRecordException("Cannot write packed TFRecords without columns: there is no row count.")
@@ -42,15 +43,61 @@ private[tfrecord] final class PackedSerializer(columns: IndexedSeq[FeatureColumn
   override def isEven: Boolean = rows == 0
 }
 
-/** One column of the pack under construction. */
-private[tfrecord] final class ColumnPack(column: FeatureColumn, ordinal: Int) {
+/** Columns of the pack under construction. */
+private[tfrecord] sealed abstract class Pack {
+  def add(row: InternalRow): Unit
+
+  /** @return the bytes that `put` will write */
+  def close(): Long
+
+  /** Writes the features and returns the position after them; a new pack begins. */
+  def put(out: Array[Byte], at: Int): Int
+
+  protected final def sized(header: EntryPrefix, payload: Payload): Long = {
+    if (header.payloadSize != payload.length) header.resize(payload.length.toLong)
+    header.length.toLong + payload.length
+  }
+
+  protected final def put(header: EntryPrefix, payload: Payload, out: Array[Byte], at: Int): Int = {
+    System.arraycopy(header.bytes, 0, out, at, header.length)
+    System.arraycopy(payload.bytes, 0, out, at + header.length, payload.length)
+    val end = at + header.length + payload.length
+    payload.length = 0
+    end
+  }
+}
+
+/** Floats that stand side by side: the values of each column have the same length. */
+private[tfrecord] final class FloatRunPack(run: FloatRun) extends Pack {
+  private val prefixes = run.columns.map(new EntryPrefix(_)).toArray
+  private val values = Array.fill(run.count)(new Payload)
+
+  override def add(row: InternalRow): Unit = {
+    run.size(row) // refuses nulls
+    var i = 0
+    while (i < values.length) {
+      val payload = values(i)
+      LittleEndian.putInt(run.bits(row, i), payload.room(4), payload.length)
+      payload.length += 4
+      i += 1
+    }
+  }
+
+  override def close(): Long = prefixes.indices.map(i => sized(prefixes(i), values(i))).sum
+
+  override def put(out: Array[Byte], at: Int): Int =
+    prefixes.indices.foldLeft(at)((position, i) => put(prefixes(i), values(i), out, position))
+}
+
+/** One column of any type. */
+private[tfrecord] final class ColumnPack(column: FeatureColumn, ordinal: Int) extends Pack {
   private val encoder = ListEncoder(column, ordinal)
   private val prefix = new EntryPrefix(column)
   private val values = new Payload
   private val splits = column.rowSplits.map(feature => (new EntryPrefix(feature), new Payload))
   private var numValues = 0L
 
-  def add(row: InternalRow): Unit = {
+  override def add(row: InternalRow): Unit = {
     val size = encoder.payloadSize(row)
     encoder.putPayload(row, values.room(size), values.length)
     values.length += size.toInt
@@ -61,28 +108,14 @@ private[tfrecord] final class ColumnPack(column: FeatureColumn, ordinal: Int) {
     }
   }
 
-  /** @return the bytes that `put` will write */
-  def close(): Long = sized(prefix, values) + splits.fold(0L) { case (header, payload) => sized(header, payload) }
+  override def close(): Long =
+    sized(prefix, values) + splits.fold(0L) { case (header, payload) => sized(header, payload) }
 
-  /** Writes the feature, and that of its row splits; a new pack begins. */
-  def put(out: Array[Byte], at: Int): Int = {
+  override def put(out: Array[Byte], at: Int): Int = {
     var position = put(prefix, values, out, at)
     splits.foreach { case (header, payload) => position = put(header, payload, out, position) }
     numValues = 0
     position
-  }
-
-  private def sized(header: EntryPrefix, payload: Payload): Long = {
-    if (header.payloadSize != payload.length) header.resize(payload.length.toLong)
-    header.length.toLong + payload.length
-  }
-
-  private def put(header: EntryPrefix, payload: Payload, out: Array[Byte], at: Int): Int = {
-    System.arraycopy(header.bytes, 0, out, at, header.length)
-    System.arraycopy(payload.bytes, 0, out, at + header.length, payload.length)
-    val end = at + header.length + payload.length
-    payload.length = 0
-    end
   }
 }
 

@@ -96,7 +96,7 @@ private[tfrecord] object TFRecordRows {
     val options = plan.options.or(side.fold(Map.empty[String, String])(_._1.options))
     val columns = RecordLayout.forRead(plan.dataSchema, options).columns
     val required = RecordLayout.forRead(plan.requiredSchema, options)
-    val part = FilePart(fs, path, conf, options, side.flatMap(_._2), file)
+    val part = FilePart(fs, path, conf, options, side.flatMap(_._2), file.start, file.start + file.length)
     val deserializer = RecordDeserializer(columns, required.columns, options)
     val checked = if (options.dropMalformed) new StrictRows(deserializer, required.columns) else deserializer
     val rows = new TFRecordRows(part, checked, plan)
@@ -137,13 +137,19 @@ private[tfrecord] abstract class FilePart(val name: String) {
 
 private[tfrecord] object FilePart {
 
+  /**
+   * @param facts what the side-file says of the file
+   * @param splitStart first byte of the part; records that begin in the part are its own
+   * @param splitEnd the byte after the part
+   */
   def apply(
       fs: FileSystem,
       path: Path,
       conf: Configuration,
       options: TFRecordOptions,
       facts: Option[FileFacts],
-      split: PartitionedFile): FilePart = {
+      splitStart: Long,
+      splitEnd: Long): FilePart = {
     val length = fs.getFileStatus(path).getLen
     val codec = options.codec.getOrElse(Codec.of(path, conf))
     val checkedFacts = facts.filterNot(_ => options.dropMalformed)
@@ -152,8 +158,8 @@ private[tfrecord] object FilePart {
     }
     if (codec != Codec.Uncompressed) new WholeFile(fs, path, conf, codec, checkedFacts)
     else checkedFacts match {
-      case Some(written) => new Segments(fs, path, written, split.start, split.start + split.length)
-      case None => new Split(fs, path, length, split.start, split.start + split.length)
+      case Some(written) => new Segments(fs, path, written, splitStart, splitEnd)
+      case None => new Split(fs, path, length, splitStart, splitEnd)
     }
   }
 

@@ -66,9 +66,9 @@ class ExampleSuite extends AnyFunSuite {
     rows.foreach(serializer.write(_, records))
     records.close()
     assert(out.toByteArray.toSeq == bytes.toSeq)
-    val Seq(record) = unframe(bytes)
+    val record = unframe(bytes).head.toArray
     val deserializer = new PackedDeserializer(readable(goldenSchema), readable(goldenSchema))
-    deserializer.start(record.toArray, 0, record.length)
+    deserializer.start(record, 0, record.length)
     assert(rows.forall(row => deserializer.hasNext && deserializer.next() == row) && !deserializer.hasNext)
   }
 

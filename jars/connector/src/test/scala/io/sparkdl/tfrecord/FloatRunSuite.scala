@@ -83,7 +83,7 @@ class FloatRunSuite extends AnyFunSuite {
       val whole = Try(decode(columns, changed))
       // read by columns in an order in which no two floats stand side by side, nothing is a run
       val apart = Try {
-        val order = Seq(1, 0, 2, 6, 3).map(required)
+        val order = IndexedSeq(1, 0, 2, 6, 3).map(required)
         row(new ExampleDeserializer(order, order.take(1)), changed, 0, changed.length).getFloat(0)
       }
       if (whole.isSuccess && apart.isSuccess) {

@@ -70,4 +70,41 @@ class SplitSuite extends AnyFunSuite {
       }
     }
   }
+
+  private def facts(file: Array[Byte], records: Seq[Array[Byte]], firsts: Seq[Int]): FileFacts = {
+    def crc(from: Long, until: Long): Int = {
+      val sum = new java.util.zip.CRC32C
+      sum.update(file, from.toInt, (until - from).toInt)
+      sum.getValue.toInt
+    }
+    val starts = firsts.map(offsets(records)(_))
+    val segments = starts.zip(starts.tail :+ file.length.toLong).zip(firsts).map { case ((from, until), record) =>
+      Segment(from, record.toLong, crc(from, until))
+    }
+    FileFacts("file", records.size.toLong, records.size.toLong, file.length.toLong, crc(0, file.length.toLong), segments)
+  }
+
+  private def readPart(path: Path, known: Option[FileFacts], from: Long, until: Long): Seq[Seq[Byte]] = {
+    val part = FilePart(fs, path, conf, Examples.defaults, known, from, until)
+    val reader = part.open()
+    try {
+      val records = Examples.unframe(reader)
+      part.check(reader, records.size.toLong)
+      records
+    } finally reader.close()
+  }
+
+  for (firsts <- Seq(Nil, Seq(0), Seq(0, 4, 5, 9))) {
+    test(s"two parts are the whole file, cut at any byte, ${firsts.size} segments known") {
+      val records = (0 until 12).map(i => Examples.randomBytes(random, i * 5 % 23))
+      val file = Examples.frame(records: _*)
+      val known = if (firsts.isEmpty) None else Some(facts(file, records, firsts))
+      onDisk(file) { (path, length) =>
+        for (cut <- 0L to length) {
+          val both = readPart(path, known, 0, cut) ++ readPart(path, known, cut, length)
+          assert(both == records.map(_.toSeq), s"cut at byte $cut")
+        }
+      }
+    }
+  }
 }
