@@ -2,7 +2,6 @@
 
 `connector_packed.tfrecord` holds the same two rows in one record. The files are frozen: the tests
 of both sides read them and the connector must write the same bytes.
-Columns are in alphabetical order because deterministic protobuf sorts a map by its keys.
 Run: `python tests/golden/write_connector_golden.py`.
 """
 
@@ -74,13 +73,20 @@ def packed(rows: list[dict]) -> dict:
     return features
 
 
+def serialized(record: dict) -> bytes:
+    """Return an Example whose features lie in the order of `record`; protobuf sorts otherwise."""
+    features = b"".join(
+        tf.train.Features(feature={name: feature(*value)}).SerializeToString()
+        for name, value in record.items()
+    )
+    # an Example is one field 1 of bytes, as is a list of one value
+    return tf.train.BytesList(value=[features]).SerializeToString()
+
+
 def write(path: Path, records: list[dict]) -> None:
     with tf.io.TFRecordWriter(str(path)) as writer:
         for record in records:
-            features = tf.train.Features(
-                feature={name: feature(*value) for name, value in record.items()}
-            )
-            writer.write(tf.train.Example(features=features).SerializeToString(deterministic=True))
+            writer.write(serialized(record))
 
 
 def main() -> None:
