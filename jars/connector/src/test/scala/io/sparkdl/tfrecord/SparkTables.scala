@@ -24,7 +24,7 @@ trait SparkTables extends BeforeAndAfterAll { this: Suite =>
   }
 
   protected def files(path: String): Seq[Path] =
-    walk(folder.resolve(path)).filter(_.toString.endsWith(".tfrecord"))
+    walk(folder.resolve(path)).filter(_.toString.endsWith(".tfrecord")).sortBy(_.toString)
 
   protected def at(name: String): String = folder.resolve(name).toString
 
