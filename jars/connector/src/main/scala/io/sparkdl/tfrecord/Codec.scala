@@ -18,11 +18,16 @@ import org.apache.hadoop.util.ReflectionUtils
 private[tfrecord] sealed abstract class Codec(val extension: String) extends Serializable {
   def compress(out: OutputStream, conf: Configuration): OutputStream
   def decompress(in: InputStream, conf: Configuration): InputStream
+
+  /** Whether TensorFlow can read such files. */
+  def isOfTensorFlow: Boolean = Codec.OfTensorFlow(extension)
 }
 
 private[tfrecord] object Codec {
 
   val ShortNames: Seq[String] = Seq("none", "uncompressed", "gzip", "deflate", "zstd")
+
+  private val OfTensorFlow = Set("", ".gz", ".deflate")
 
   case object Uncompressed extends Codec("") {
     override def compress(out: OutputStream, conf: Configuration): OutputStream = out

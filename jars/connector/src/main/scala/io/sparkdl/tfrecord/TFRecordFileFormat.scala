@@ -3,6 +3,7 @@ package io.sparkdl.tfrecord
 import org.apache.hadoop.conf.Configuration
 import org.apache.hadoop.fs.{FileStatus, Path}
 import org.apache.hadoop.mapreduce.{Job, OutputCommitter}
+import org.apache.spark.internal.Logging
 import org.apache.spark.sql.SparkSession
 import org.apache.spark.sql.catalyst.InternalRow
 import org.apache.spark.sql.execution.datasources.{FileFormat, OutputWriterFactory, PartitionedFile}
@@ -28,7 +29,7 @@ final class TFRecordsSource extends TFRecordFileFormat with DataSourceRegister {
  * runs. `supportDataType` lets all pass, because it does not know the column, and Spark's message for a false would
  * hide ours.
  */
-private[tfrecord] abstract class TFRecordFileFormat extends FileFormat with Serializable {
+private[tfrecord] abstract class TFRecordFileFormat extends FileFormat with Serializable with Logging {
 
   override def inferSchema(
       session: SparkSession,
@@ -49,6 +50,9 @@ private[tfrecord] abstract class TFRecordFileFormat extends FileFormat with Seri
     val checked = new TFRecordOptions(options)
     val columns = RecordLayout.forWrite(dataSchema, checked).columns
     RecordSerializer(columns, checked)
+    checked.codec.filterNot(_.isOfTensorFlow).foreach { codec =>
+      logWarning(s"TensorFlow cannot read *${codec.extension}: of compressed TFRecord files it reads gzip and deflate")
+    }
     if (checked.sideFile) {
       gatherSideFiles(job.getConfiguration, SideFile(dataSchema, checked.forReaders, Map.empty))
     }

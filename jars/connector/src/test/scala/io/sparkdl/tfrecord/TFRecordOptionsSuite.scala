@@ -52,6 +52,11 @@ class TFRecordOptionsSuite extends AnyFunSuite {
     }
   }
 
+  test("which codecs TensorFlow reads") {
+    val names = Seq("none", "gzip", "deflate", "zstd", "org.apache.hadoop.io.compress.BZip2Codec")
+    assert(names.filter(name => Codec.named(name).get.isOfTensorFlow) == Seq("none", "gzip", "deflate"))
+  }
+
   test("packs go with Examples without nulls only") {
     for (other <- Seq("recordType" -> "ByteArray", "nulls" -> "omit")) {
       val error = intercept[TFRecordException](options("rowsPerRecord" -> "8", other))
