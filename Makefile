@@ -69,7 +69,6 @@ bench: $(INSTALLED) $(JARS) ## all benchmarks, ours beside its peers
 	for script in "$${scripts[@]}"; do $(BIN)/python "$$script"; done
 
 smoke: test-jars ## a short cut through what `make test` leaves out: jar, Spark 3.5, faults, clusters, the demo on the other backend
-	$(BIN)/python tools/matrix/run.py --short spark-$(OTHER_SPARK)
 	$(BIN)/python -m pytest -m smoke tests/faults tests/clusters
 	$(MAKE) demo BACKEND=barrier DEMO_DIR=build/smoke-demo
 
