@@ -2,25 +2,28 @@
 
 Keras 3 cannot `fit` inside `MultiWorkerMirroredStrategy`, so the strategy serves as a transport
 only: the model is built outside its scope, and tensors are reduced through its replica context.
-    Everything goes as one flat tensor a dtype, which
-is twice as fast as a list of small ones.
+Tensors travel in flat buckets (`spark_dl.training.buckets`), which is twice as fast as a list of
+small ones; rows of embeddings' gradients are gathered as they are, where that is less.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 
 from spark_dl.errors import ConfigError
+from spark_dl.training.buckets import Piece, plan_buckets
+from spark_dl.training.sparse import mean_slices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     import numpy.typing as npt
+
+    from spark_dl.training.sparse import Gradient
 
 __all__ = ["Collective", "MultiWorkerCollective", "form_collective"]
 
@@ -38,8 +41,17 @@ class Collective:
     rank = 0
     world_size = 1
 
-    def mean(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Return the mean of each tensor over the ranks; usable inside a `tf.function`."""
+    def mean(self, tensors: Sequence[Gradient]) -> list[Gradient]:
+        """Return the mean of each tensor over the ranks; usable inside a `tf.function`.
+
+        Args:
+            tensors: of the same dtypes and shapes on all ranks; only of a `tf.IndexedSlices` may
+                the number of rows differ. `None` stays `None`.
+
+        Returns:
+            what was given, averaged; a `tf.IndexedSlices` holds the rows of all ranks, or is a
+            dense tensor where that is less.
+        """
         return list(tensors)
 
     def strategy(self) -> tf.distribute.Strategy:
@@ -79,7 +91,7 @@ class MultiWorkerCollective(Collective):
         self._strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
         # tensors must lie on the strategy's own device, else "destinations can not be empty"
         self._device = self._strategy.extended.worker_devices[0]
-        self._sum = tf.function(self._reduce_sum, reduce_retracing=True)
+        self._sum = tf.function(self.sum, reduce_retracing=True)
 
     def strategy(self) -> tf.distribute.Strategy:
         """Return TensorFlow's strategy over these ranks."""
@@ -93,31 +105,60 @@ class MultiWorkerCollective(Collective):
             reduced: list[tf.Tensor] = context.all_reduce(operation, values)
             return reduced
 
-        with tf.device(self._device):
-            placed = [tf.identity(tensor) for tensor in tensors]
-        result: list[tf.Tensor] = self._strategy.run(replica, args=(placed,))
+        result: list[tf.Tensor] = self._strategy.run(replica, args=(self._placed(tensors),))
         return result
 
-    def _reduce_sum(self, tensor: tf.Tensor) -> tf.Tensor:
+    def _placed(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        with tf.device(self._device):
+            return [tf.identity(tensor) for tensor in tensors]
+
+    def mean(self, tensors: Sequence[Gradient]) -> list[Gradient]:
+        """Return the mean of each tensor over the ranks; see `Collective.mean`."""
+        means = list(tensors)
+        dense = []
+        for index, tensor in enumerate(tensors):
+            if isinstance(tensor, tf.IndexedSlices):
+                gathered = mean_slices(tensor, self)
+                means[index] = tf.convert_to_tensor(tensor) if gathered is None else gathered
+                if gathered is not None:
+                    continue
+            if tensor is not None:
+                dense.append(index)
+        pieces = [_piece(means[index]) for index in dense]
+        for bucket in plan_buckets(pieces):
+            indices = [dense[number] for number in bucket]
+            reduced = self._mean_bucket([means[index] for index in indices])
+            for index, mean in zip(indices, reduced, strict=True):
+                means[index] = mean
+        return means
+
+    def _mean_bucket(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
+        """Reduce tensors of one dtype as one flat tensor."""
+        flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
+        (reduced,) = self._reduce("mean", [flat])
+        parts = tf.split(reduced, [tf.size(tensor) for tensor in tensors])
+        return [
+            tf.ensure_shape(tf.reshape(part, tf.shape(tensor)), tensor.shape)
+            for part, tensor in zip(parts, tensors, strict=True)
+        ]
+
+    def sum(self, tensor: tf.Tensor) -> tf.Tensor:
+        """Return the sum of a tensor over the ranks; usable inside a `tf.function`."""
         return self._reduce("sum", [tensor])[0]
 
-    def mean(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Return the mean of each tensor over the ranks."""
-        groups: dict[tf.DType, list[int]] = defaultdict(list)
-        for index, tensor in enumerate(tensors):
-            groups[tensor.dtype].append(index)
-        flat = [
-            tf.concat([tf.reshape(tensors[i], [-1]) for i in indices], 0)
-            for indices in groups.values()
-        ]
-        means: list[tf.Tensor] = [tf.zeros(())] * len(tensors)
-        for indices, reduced in zip(groups.values(), self._reduce("mean", flat), strict=True):
-            parts = tf.split(reduced, [tf.size(tensors[i]) for i in indices])
-            for index, part in zip(indices, parts, strict=True):
-                means[index] = tf.ensure_shape(
-                    tf.reshape(part, tf.shape(tensors[index])), tensors[index].shape
-                )
-        return means
+    def gather(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Return the rows of all ranks, in order of rank; only inside a `tf.function`.
+
+        Args:
+            tensors: ``[rows, …]``; ranks may differ in their rows.
+        """
+
+        def replica(values: list[tf.Tensor]) -> list[tf.Tensor]:
+            context = tf.distribute.get_replica_context()
+            return [context.all_gather(value, axis=0) for value in values]
+
+        gathered: list[tf.Tensor] = self._strategy.run(replica, args=(self._placed(tensors),))
+        return gathered
 
     def sum_arrays(
         self, arrays: Sequence[npt.NDArray[np.generic]]
@@ -140,6 +181,12 @@ class MultiWorkerCollective(Collective):
             received.append(np.frombuffer(data[start:end], array.dtype).reshape(array.shape))
             start = end
         return received
+
+
+def _piece(tensor: tf.Tensor) -> Piece:
+    elements = tensor.shape.num_elements()
+    size_bytes = None if elements is None else elements * tensor.dtype.size
+    return Piece(tensor.dtype.name, size_bytes)
 
 
 def _through_flat(

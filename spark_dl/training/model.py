@@ -88,7 +88,7 @@ def build_model(task: TrainTask, spec: FeatureSpec, collective: Collective) -> k
     if collective.world_size > 1:
         # XLA cannot compile a step that holds a CPU collective
         model.jit_compile = False
-        model.optimizer = distributed(model.optimizer, collective)
+    model.optimizer = distributed(model.optimizer, collective)
     return model
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
+from spark_dl.training.sparse import summed
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -29,10 +31,11 @@ class _AverageGradients:
         on all ranks; so every rank takes the same decision (such as skipping a step whose scaled
         gradients are not finite).
         """
-        dense = [tf.convert_to_tensor(grad) for grad in grads if grad is not None]
-        averaged = iter(self._spark_dl_collective.mean(dense))
-        grads = [None if grad is None else next(averaged) for grad in grads]
-        return super().apply(grads, trainable_variables)  # type: ignore[misc]  # mixed into an optimizer
+        averaged = [
+            summed(mean) if isinstance(mean, tf.IndexedSlices) else mean
+            for mean in self._spark_dl_collective.mean(grads)
+        ]
+        return super().apply(averaged, trainable_variables)  # type: ignore[misc]  # mixed into an optimizer
 
 
 def distributed(
