@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from spark_dl.config import JobConfig
+    from spark_dl.config.sections import ClusterConfig
     from spark_dl.shards.dataset import Dataset
 
     ModelFn = Callable[..., Any] | str
@@ -179,6 +180,23 @@ def _task(job: TrainingJob) -> TrainTask:
     )
 
 
+def _timeouts(cluster: ClusterConfig) -> Timeouts:
+    return Timeouts(
+        start_s=cluster.start_timeout_s,
+        stop_s=cluster.stop_timeout_s,
+        heartbeat_s=cluster.heartbeat_s,
+        lost_s=cluster.lost_after_s,
+    )
+
+
+def _restarts(cluster: ClusterConfig) -> RestartPolicy:
+    return RestartPolicy(
+        max_restarts=cluster.max_restarts,
+        per_hour=cluster.restarts_per_hour,
+        backoff_s=cluster.restart_backoff_s,
+    )
+
+
 def _request(
     job: TrainingJob, num_workers: int, progress: Progress, record: Record, presence: Presence
 ) -> LaunchRequest:
@@ -206,18 +224,9 @@ def _request(
         name=job.paths.run_id,
         preload=PRELOAD,
         noise=NOISE,
-        timeouts=Timeouts(
-            start_s=cluster.start_timeout_s,
-            stop_s=cluster.stop_timeout_s,
-            heartbeat_s=cluster.heartbeat_s,
-            lost_s=cluster.lost_after_s,
-        ),
+        timeouts=_timeouts(cluster),
         attempt=record.status.attempt,
-        restarts=RestartPolicy(
-            max_restarts=cluster.max_restarts,
-            per_hour=cluster.restarts_per_hour,
-            backoff_s=cluster.restart_backoff_s,
-        ),
+        restarts=_restarts(cluster),
         stall_after_s=cluster.stall_after_s,
         restart_on_stall=cluster.restart_on_stall,
         ports=cluster.port_range,
