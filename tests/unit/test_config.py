@@ -133,7 +133,7 @@ def test_an_id_may_be_one_column_or_several(config_file):
         ("training: {epoch: 5}", "training: unknown key 'epoch'; did you mean 'epochs'?"),
         ("features: {a: {colum: b}}", "features.a: unknown key 'colum'; did you mean 'column'?"),
         ("infer: {table: {pth: x}}", "infer.table: unknown key 'pth'; did you mean 'path'?"),
-        ("cluster: {zzz: 1}", "cluster: unknown key 'zzz' (known keys: backend, cores_per_worker"),
+        ("cluster: {zzz: 1}", "cluster: unknown key 'zzz' (known keys: backend, "),
     ],
 )
 def test_an_unknown_key_is_an_error_with_its_path_and_a_hint(text, message, config_file):
