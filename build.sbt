@@ -34,6 +34,8 @@ lazy val connector = (project in file("jars/connector"))
   .settings(
     name := "spark-dl-connector",
     scalacOptions ++= Seq("-deprecation", "-feature", "-unchecked", "-Xlint", "-Xfatal-warnings"),
+    // Spark 3.5 runs on Java 8 too
+    Compile / compile / javacOptions ++= Seq("--release", "8", "-Xlint:all,-options,-classfile,-processing,-path", "-Werror"),
     Compile / unmanagedJars ++= Attributed.blankSeq(sparkJars.toSeq.flatMap(folder => (folder ** "*.jar").get)),
     Test / unmanagedJars ++= (Compile / unmanagedJars).value,
     libraryDependencies ++= sparkVersion.toSeq.map(version => "org.apache.spark" %% "spark-sql" % version % Provided),

@@ -125,6 +125,13 @@ class StorageError(SparkDLError):
     """A path cannot be read or written: wrong scheme, missing client library, no permission."""
 
 
+class StorageUnreachableError(StorageError):
+    """A file system does not answer, or not in time: trying again may help."""
+
+    retryable = True
+    exit_code = EXIT_RETRY
+
+
 class ClusterError(SparkDLError):
     """The training cluster could not be started or kept together."""
 

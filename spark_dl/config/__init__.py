@@ -15,6 +15,7 @@ from spark_dl.config.sections import (
     TensorBoardConfig,
     TrainingConfig,
 )
+from spark_dl.config.storage import StorageConfig
 
 __all__ = [
     "CheckpointConfig",
@@ -27,6 +28,7 @@ __all__ = [
     "ModelConfig",
     "OutputConfig",
     "Section",
+    "StorageConfig",
     "TableConfig",
     "TensorBoardConfig",
     "TrainingConfig",

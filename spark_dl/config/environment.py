@@ -15,10 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "cache_folder",
     "configured_master",
+    "container_class_path",
     "extra_jars_folder",
+    "hadoop_conf_folder",
+    "hadoop_environ",
     "installed_pyspark",
     "java_home",
+    "local_folders",
     "point_executors_at_this_python",
     "spark_home",
     "take_python_from",
@@ -82,6 +87,41 @@ def java_home() -> str | None:
 def extra_jars_folder() -> str | None:
     """Return SPARK_DL_JARS_DIR: a folder of jars that is looked through first."""
     return os.environ.get("SPARK_DL_JARS_DIR") or None
+
+
+def hadoop_conf_folder() -> str | None:
+    """Return HADOOP_CONF_DIR, the folder of core-site.xml; `None` when it is not set."""
+    return os.environ.get("HADOOP_CONF_DIR") or None
+
+
+def container_class_path() -> str | None:
+    """Return the class path of the YARN container that this process is in, `None` outside."""
+    if "CONTAINER_ID" not in os.environ:
+        return None  # some people's shells set a CLASSPATH
+    return os.environ.get("CLASSPATH") or None
+
+
+def hadoop_environ() -> dict[str, str]:
+    """Return the environment of a process that reads and writes Hadoop's files for this one.
+
+    Without Kerberos, YARN's containers run as one system user, and Spark names whose job it is.
+    """
+    user = os.environ.get("SPARK_USER") if "CONTAINER_ID" in os.environ else None
+    return {**({"HADOOP_USER_NAME": user} if user else {}), **os.environ}
+
+
+def local_folders() -> list[str]:
+    """Return the folders for big temporary files that YARN or Spark names here, best first."""
+    for name in ("LOCAL_DIRS", "SPARK_EXECUTOR_DIRS", "SPARK_LOCAL_DIRS"):
+        separator = os.pathsep if name == "SPARK_EXECUTOR_DIRS" else ","
+        if found := [part for part in os.environ.get(name, "").split(separator) if part]:
+            return found
+    return []
+
+
+def cache_folder() -> str | None:
+    """Return SPARK_DL_CACHE_DIR: where copies of remote shards and models are kept on a host."""
+    return os.environ.get("SPARK_DL_CACHE_DIR") or None
 
 
 def take_python_from(conf: Mapping[str, str]) -> None:

@@ -19,6 +19,7 @@ from spark_dl.config.sections import (
     TensorBoardConfig,
     TrainingConfig,
 )
+from spark_dl.config.storage import StorageConfig
 from spark_dl.errors import ConfigError
 
 __all__ = ["JobConfig", "JobName", "required"]
@@ -77,6 +78,7 @@ class JobConfig(Section):
         training: how.
         cluster: where.
         tensorboard: the board on the driver.
+        storage: what hosts keep of remote files.
         runs: folder of run directories.
         run_id: name of this run; by default a new one is made. `prepare` and `infer` keep their
             record beside it, as ``prepare-<run_id>`` and ``infer-<run_id>``.
@@ -98,6 +100,7 @@ class JobConfig(Section):
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     cluster: ClusterConfig = Field(default_factory=ClusterConfig)
     tensorboard: TensorBoardConfig = Field(default_factory=TensorBoardConfig)
+    storage: StorageConfig = Field(default_factory=StorageConfig)
     runs: Text | None = None
     run_id: Text | None = None
     infer: InferConfig = Field(default_factory=InferConfig)

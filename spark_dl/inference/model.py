@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from spark_dl.errors import ModelError, SchemaError
 from spark_dl.schema import FeatureSpec
-from spark_dl.storage import Storage, join, local_path
+from spark_dl.storage import Storage, join, normalise
 from spark_dl.storage.checksum import MODEL_FILE, folder_checksum
 
 if TYPE_CHECKING:
@@ -119,13 +119,14 @@ def open_model(path: str | os.PathLike[str]) -> ExportedModel:
     """Read an exported model's description and check that the folder is what the export wrote.
 
     Args:
-        path: the folder of one version, such as `Run.model_path`; driver and executors must see it.
+        path: the folder of one version, such as `Run.model_path`; driver and executors must reach
+            it.
 
     Raises:
         ModelError: there is no such folder, a part is missing or unreadable, or the content is not
             the one that was exported (checksum).
     """
-    root = local_path(path)
+    root = normalise(path)
     storage = Storage(root)
     if not storage.exists(root):
         msg = f"no model at {root}: there is no such folder"

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from spark_dl.errors import ModelError
 from spark_dl.inference.arrow import to_arrow, to_numpy
+from spark_dl.storage.cache import local_copy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -160,7 +161,8 @@ def _load(path: str, checksum: str) -> tuple[Any, Any]:
 
     logger.info("loading the model at %s (%s)", path, checksum)
     try:
-        loaded = tf.saved_model.load(path)
+        with local_copy(path, checksum) as folder:
+            loaded = tf.saved_model.load(folder)
         signature = loaded.signatures["serving_default"]
     except (OSError, KeyError, ValueError) as error:
         msg = f"the SavedModel at {path} cannot be served: {type(error).__name__}: {error}"

@@ -53,7 +53,9 @@ class EventMirror:
         storage = Storage(self._source)
         if not storage.exists(self._source):
             return 0
-        return sum(self._fetch(storage, name) for name in storage.files(self._source))
+        # what is being written has another name until it is whole
+        names = [name for name in storage.files(self._source) if ".tmp-" not in name]
+        return sum(self._fetch(storage, name) for name in names)
 
     def _fetch(self, storage: Storage, name: str) -> int:
         source, target = join(self._source, name), os.path.join(self._target, name)
@@ -84,9 +86,10 @@ class EventMirror:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End; the copies stay."""
+        """Copy once more and end; the copies stay."""
         self._over.set()
         self._thread.join(_JOIN_S)
+        self._try()
 
     def _keep(self) -> None:
         while not self._over.wait(self._every_s):

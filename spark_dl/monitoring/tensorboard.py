@@ -8,15 +8,18 @@ import importlib.util
 import json
 import logging
 import queue
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from typing import IO, TYPE_CHECKING, Final, Self
 
 from spark_dl.errors import ClusterError, ConfigError, SparkDLError, TimeoutExpiredError
 from spark_dl.monitoring import tensorboard_child
+from spark_dl.monitoring.mirror import EventMirror
 from spark_dl.ports import PortClaim
-from spark_dl.storage import local_path
+from spark_dl.storage import is_local, normalise
 
 if TYPE_CHECKING:
     import os
@@ -41,7 +44,8 @@ class TensorBoard:
     `keep` it stays. It needs neither TensorFlow nor a particular setuptools.
 
     Args:
-        logdir: TensorBoard's log directory; it need not be there yet.
+        logdir: TensorBoard's log directory; it need not be there yet. One that is not mounted is
+            mirrored to this host.
         host: address to listen on. TensorBoard asks nobody for a password: other addresses than the
             loopback one let everybody who reaches the port read the run's metrics.
         port: port to listen on; 0 takes a free one.
@@ -63,7 +67,8 @@ class TensorBoard:
         start_timeout_s: float = 60.0,
     ) -> None:
         """Keep the settings; nothing is started."""
-        self.logdir = local_path(logdir)
+        self.logdir = normalise(logdir)
+        self._mirror = contextlib.ExitStack()
         self.host = host
         self.port = port
         self.keep = keep
@@ -113,17 +118,19 @@ class TensorBoard:
                 "sees this run",
                 self.host,
             )
-        self._process = self._launch()
         try:
+            self._process = self._launch(self._local_logdir())
             self._url = self._wait_for_url(self._process)
         except BaseException:
             self._stop()
+            self._mirror.close()
             raise
         logger.info("TensorBoard for %s is at %s", self.logdir, self._url)
         return self
 
     def close(self) -> None:
         """Stop the server; with `keep` say how to stop it instead."""
+        self._mirror.close()
         if self._process is None:
             return
         if self.keep:
@@ -152,13 +159,22 @@ class TensorBoard:
         """Stop the server."""
         self.close()
 
-    def _launch(self) -> subprocess.Popen[bytes]:
+    def _local_logdir(self) -> str:
+        if is_local(self.logdir):
+            return self.logdir
+        folder = tempfile.mkdtemp(prefix="spark-dl-tensorboard-")
+        if not self.keep:
+            self._mirror.callback(shutil.rmtree, folder, ignore_errors=True)
+        self._mirror.enter_context(EventMirror(self.logdir, folder))
+        return folder
+
+    def _launch(self, logdir: str) -> subprocess.Popen[bytes]:
         # by its file, without its folder on sys.path (-P): so it is found wherever this package
         # came from, and the module beside it that is called tensorboard hides nothing
         command = [sys.executable, "-P", tensorboard_child.__file__]
         if not self.keep:
             command.append(tensorboard_child.OWNED)
-        command += ["--logdir", self.logdir, "--host", self.host, "--port", str(self.port)]
+        command += ["--logdir", logdir, "--host", self.host, "--port", str(self.port)]
         command += ["--reload_interval", "1"]
         return subprocess.Popen(  # noqa: S603 - our own interpreter and script, no shell
             command,

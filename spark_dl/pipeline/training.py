@@ -21,7 +21,7 @@ from spark_dl.pipeline.attempts import next_attempt
 from spark_dl.pipeline.presence import Presence
 from spark_dl.runs import Record, Run, finished_run, recorded
 from spark_dl.shards.assignment import Assignment
-from spark_dl.storage import RunPaths, Storage, join, local_path, normalise
+from spark_dl.storage import RunPaths, Storage, join, normalise
 from spark_dl.training.entry import NOISE, PRELOAD, run_rank
 from spark_dl.training.task import TrainTask
 
@@ -63,7 +63,7 @@ class TrainingJob:
 
 def run_training(job: TrainingJob) -> Run:
     """Train, and keep `status.json` true whatever happens."""
-    storage = Storage(local_path(job.paths.root))
+    storage = Storage(job.paths.root)
     if (finished := finished_run(job.paths)) is not None:
         logger.info("run %s has succeeded already: nothing to do", job.paths.run_id)
         return finished
@@ -102,7 +102,6 @@ def run_training(job: TrainingJob) -> Run:
 
 def _check(job: TrainingJob) -> int:
     """Check what can be known before the cluster starts; return the number of workers."""
-    local_path(job.dataset.path)
     num_workers = _wait_for_workers(job, job.config.cluster.num_workers)
     check_overhead(cluster_conf(job.spark), num_workers, _resources(job))
     job.dataset.manifest.split(_TRAIN_SPLIT)  # says so when it is missing or empty
@@ -176,6 +175,7 @@ def _task(job: TrainingJob) -> TrainTask:
         remainder=training.remainder,
         log_every_steps=training.log_every_steps,
         checkpoint=training.checkpoint,
+        storage=job.config.storage,
         fingerprint=job.dataset.manifest.fingerprint,
     )
 

@@ -1,29 +1,39 @@
 """One small interface over the file systems that runs and datasets lie on.
 
 Everything goes through fsspec: local and NFS paths (``dbfs:/`` and ``/Volumes`` are mounts) always
-    work, other schemes
-work where their fsspec client is installed. TensorFlow never opens a path of its own accord: it
-knows neither ``hdfs://`` nor ``s3://``.
+work, ``hdfs://`` and ``viewfs://`` where Spark's jars are (`hadoop`), other schemes where their
+fsspec client is installed. TensorFlow never opens a path of its own accord: it knows neither
+``hdfs://`` nor ``s3://``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import posixpath
+import shutil
 import uuid
 from datetime import UTC
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import fsspec
 
-from spark_dl.errors import StorageError
+from spark_dl.errors import StorageError, StorageUnreachableError
+from spark_dl.storage.hadoop import HadoopFileSystem
+from spark_dl.storage.java import can_serve
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
     from fsspec.spec import AbstractFileSystem
 
 __all__ = ["Storage", "is_local", "join", "local_path", "normalise", "spark_uri"]
+
+#: Schemes that Hadoop may know where no fsspec package is installed for them.
+_HADOOP_TOO: Final = ("s3a", "abfs", "abfss", "gs")
+_WITH_RENAME: Final = ("hdfs://", "viewfs://")
+_BLOCK_BYTES: Final = 1 << 22
 
 
 def normalise(path: str | os.PathLike[str]) -> str:
@@ -43,7 +53,8 @@ def normalise(path: str | os.PathLike[str]) -> str:
     elif text.startswith("file:"):
         text = "/" + text.removeprefix("file:").lstrip("/")
     if "://" in text:
-        return text.rstrip("/")
+        scheme, _, rest = text.partition("://")
+        return f"{scheme}://{rest.rstrip('/') or '/'}"
     return os.path.abspath(os.path.expanduser(text))
 
 
@@ -78,6 +89,42 @@ def local_path(path: str | os.PathLike[str]) -> str:
     return text
 
 
+def _client(root: str) -> AbstractFileSystem:
+    """Return the client for a path: Hadoop's own where only that will do, else fsspec's."""
+    scheme = root.partition("://")[0] if "://" in root else "file"
+    if scheme in HadoopFileSystem.protocol:
+        return HadoopFileSystem()
+    try:
+        # listings are never kept: others write to the same folders
+        options = {} if scheme == "file" else {"use_listings_cache": False}
+        client: AbstractFileSystem = fsspec.core.url_to_fs(root, **options)[0]
+    except (ImportError, ValueError, OSError) as error:
+        if scheme in _HADOOP_TOO and can_serve():
+            return HadoopFileSystem()
+        msg = (
+            f"cannot open {root}: no working client for {scheme}:// here ({error}); "
+            f"install the fsspec package for {scheme}"
+        )
+        raise StorageError(msg) from error
+    return client
+
+
+@contextlib.contextmanager
+def _telling(what: str) -> Iterator[None]:
+    """Say of an operating system's error what was to be done."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        msg = f"cannot {what}: no such file: {error}"
+        raise StorageError(msg) from error
+    except (ConnectionError, TimeoutError) as error:
+        msg = f"cannot {what}: the file system does not answer: {error}"
+        raise StorageUnreachableError(msg) from error
+    except OSError as error:
+        msg = f"cannot {what}: {error}"
+        raise StorageError(msg) from error
+
+
 class Storage:
     """The file system of one path.
 
@@ -89,36 +136,40 @@ class Storage:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        """Connect to the file system of `path`."""
+        """Find the client; nothing is asked of the file system yet."""
         self.root = normalise(path)
-        try:
-            self._fs: AbstractFileSystem = fsspec.core.url_to_fs(self.root)[0]
-        except (ImportError, ValueError, OSError) as error:
-            scheme = self.root.partition("://")[0]
-            msg = (
-                f"cannot open {self.root}: no working client for {scheme}:// here ({error}); "
-                f"install the fsspec package for {scheme}"
-            )
-            raise StorageError(msg) from error
+        self._fs: AbstractFileSystem = _client(self.root)
+        #: Object stores copy where a file system renames; but there a file appears whole.
+        self._can_rename = is_local(self.root) or self.root.startswith(_WITH_RENAME)
 
     def open(self, path: str, mode: str = "rb") -> IO[Any]:
-        """Open a file; writing makes missing folders."""
+        """Open a file; writing makes missing folders.
+
+        Raises:
+            StorageError: there is no such file, or it cannot be opened.
+        """
+        try:
+            with _telling(f"open {path}"):
+                return self._open(path, mode)
+        except StorageError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                msg = f"no such file: {path}"
+                raise StorageError(msg) from error.__cause__
+            raise
+
+    def _open(self, path: str, mode: str) -> IO[Any]:
         if "w" in mode or "a" in mode:
             self._fs.makedirs(posixpath.dirname(path), exist_ok=True)
-        try:
-            file: IO[Any] = self._fs.open(path, mode)
-        except FileNotFoundError as error:
-            msg = f"no such file: {path}"
-            raise StorageError(msg) from error
+        file: IO[Any] = self._fs.open(path, mode)
         return file
 
     def read_bytes(self, path: str) -> bytes:
         """Return a whole file.
 
         Raises:
-            StorageError: there is no such file.
+            StorageError: there is no such file, or it cannot be read.
         """
-        with self.open(path) as file:
+        with self.open(path) as file, _telling(f"read {path}"):
             data: bytes = file.read()
         return data
 
@@ -128,21 +179,26 @@ class Storage:
 
     def exists(self, path: str) -> bool:
         """Whether a file or folder is there."""
-        return bool(self._fs.exists(path))
+        with _telling(f"look for {path}"):
+            return bool(self._fs.exists(path))
 
     def size(self, path: str) -> int:
         """Return a file's length in bytes."""
-        return int(self._fs.size(path))
+        with _telling(f"look at {path}"):
+            return int(self._fs.size(path))
 
     def files(self, folder: str) -> list[str]:
         """Return the paths of all files below `folder`, relative to it, sorted."""
         root = self._fs._strip_protocol(folder).rstrip("/") + "/"  # noqa: SLF001 - fsspec's own name
-        return sorted(str(path).removeprefix(root) for path in self._fs.find(folder))
+        with _telling(f"list {folder}"):
+            return sorted(str(path).removeprefix(root) for path in self._fs.find(folder))
 
     def last_change(self, folder: str) -> datetime | None:
         """Return when a folder or anything in it last changed, in UTC; `None` if nobody knows."""
         times = []
-        for path in (folder, *self._fs.find(folder, withdirs=True)):
+        with _telling(f"list {folder}"):
+            paths = (folder, *self._fs.find(folder, withdirs=True))
+        for path in paths:
             try:
                 time: datetime = self._fs.modified(path)
             except (OSError, NotImplementedError, KeyError):  # gone already, or it has no time
@@ -152,16 +208,17 @@ class Storage:
 
     def list(self, path: str) -> list[str]:
         """Return the names in a folder, sorted; empty when there is no such folder."""
-        if not self._fs.isdir(path):
-            return []
-        return sorted(
-            posixpath.basename(str(name).rstrip("/")) for name in self._fs.ls(path, detail=False)
-        )
+        with _telling(f"list {path}"):
+            if not self._fs.isdir(path):
+                return []
+            names = self._fs.ls(path, detail=False)
+        return sorted(posixpath.basename(str(name).rstrip("/")) for name in names)
 
     def remove(self, path: str) -> None:
         """Remove a file or a whole folder; nothing happens when it is not there."""
-        if self._fs.exists(path):
-            self._fs.rm(path, recursive=True)
+        with _telling(f"remove {path}"):
+            if self._fs.exists(path):
+                self._fs.rm(path, recursive=True)
 
     def make_folder(self, path: str) -> None:
         """Make a folder and those above it.
@@ -169,11 +226,8 @@ class Storage:
         Raises:
             StorageError: it cannot be made.
         """
-        try:
+        with _telling(f"make the folder {path}"):
             self._fs.makedirs(path, exist_ok=True)
-        except OSError as error:
-            msg = f"cannot make the folder {path}: {error}"
-            raise StorageError(msg) from error
 
     def write_atomic(self, path: str, data: bytes | str) -> None:
         """Write a file so that a reader sees either the old content or the new, never half of it.
@@ -182,15 +236,23 @@ class Storage:
             StorageError: it cannot be written; nothing is left behind.
         """
         raw = data.encode() if isinstance(data, str) else data
-        temporary = f"{path}.tmp-{uuid.uuid4().hex[:8]}"
-        try:
-            with self.open(temporary, "wb") as file:
-                file.write(raw)
-            self._fs.mv(temporary, path)
-        except OSError as error:
-            self._fs.rm(temporary) if self._fs.exists(temporary) else None
-            msg = f"cannot write {path}: {error}"
-            raise StorageError(msg) from error
+        # what lies in an object store appears when it is complete: no rename, which copies there
+        written = f"{path}.tmp-{uuid.uuid4().hex[:8]}" if self._can_rename else path
+        with _telling(f"write {path}"):
+            try:
+                with self._open(written, "wb") as file:
+                    file.write(raw)
+                if written != path:
+                    self._fs.mv(written, path)
+            except OSError:
+                if written != path:
+                    self._discard(written)
+                raise
+
+    def _discard(self, path: str) -> None:
+        with contextlib.suppress(OSError):  # the error that led here says more
+            if self._fs.exists(path):
+                self._fs.rm(path)
 
     def commit(self, temporary: str, final: str) -> None:
         """Give a finished folder its final name.
@@ -198,11 +260,44 @@ class Storage:
         Raises:
             StorageError: the final name is taken, or the rename failed.
         """
-        if self._fs.exists(final):
-            msg = f"{final} is there already; nothing was overwritten"
-            raise StorageError(msg)
-        try:
+        with _telling(f"rename {temporary} to {final}"):
+            if self._fs.exists(final):
+                msg = f"{final} is there already; nothing was overwritten"
+                raise StorageError(msg)
             self._fs.mv(temporary, final, recursive=True)
-        except OSError as error:
-            msg = f"cannot rename {temporary} to {final}: {error}"
-            raise StorageError(msg) from error
+
+    def download(self, path: str, target: str) -> None:
+        """Copy a file to this host.
+
+        Args:
+            path: the file.
+            target: where to, a local path; its folder is there.
+
+        Raises:
+            StorageError: it cannot be read or written.
+        """
+        with (
+            _telling(f"copy {path} to {target}"),
+            self._open(path, "rb") as file,
+            open(target, "wb") as copy,
+        ):
+            shutil.copyfileobj(file, copy, _BLOCK_BYTES)
+
+    def upload(self, source: str, path: str) -> None:
+        """Copy a local file to this file system, in the place of one that is there.
+
+        A reader may see half of it: write another file, by `write_atomic`, once it is whole.
+
+        Args:
+            source: a local path.
+            path: where to.
+
+        Raises:
+            StorageError: it cannot be read or written.
+        """
+        with (
+            _telling(f"copy {source} to {path}"),
+            open(source, "rb") as file,
+            self._open(path, "wb") as copy,
+        ):
+            shutil.copyfileobj(file, copy, _BLOCK_BYTES)

@@ -11,8 +11,9 @@ import hashlib
 import mmap
 import os
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,8 @@ from spark_dl.errors import ShardError
 from spark_dl.schema import tensors
 from spark_dl.shards.assignment import Batch, locate
 from spark_dl.shards.order import WINDOW_PACKS, pack_rows
-from spark_dl.storage import join, local_path
+from spark_dl.storage import is_local, join, normalise
+from spark_dl.storage.cache import HostCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -41,24 +43,33 @@ _FOOTER_BYTES: Final = 4
 _READ_AHEAD: Final = 2
 #: Windows of packs that are parsed at a time.
 _PARSERS: Final = 2
+#: Shards that are copied to this host at a time.
+_COPIERS: Final = 4
 
 
 class ShardReader:
     """Random access to the rows of one split.
 
     Args:
-        folder: the dataset's folder, on a mounted file system.
+        folder: the dataset's folder. What is not on a mounted file system is copied to this host.
         shards: the split's shards, in the order of the manifest.
         rows_per_record: rows that the manifest says a record holds.
+        cache: where copies are kept; by default `HostCache`'s own place.
 
     Raises:
         ShardError: a shard is missing, or differs from what the manifest says.
     """
 
-    def __init__(self, folder: str, shards: Sequence[Shard], rows_per_record: int = 1) -> None:
+    def __init__(
+        self,
+        folder: str,
+        shards: Sequence[Shard],
+        rows_per_record: int = 1,
+        cache: HostCache | None = None,
+    ) -> None:
         """Map the shards and index their records."""
         self.rows_per_record = rows_per_record
-        self._maps = [_open(local_path(join(folder, shard.path)), shard) for shard in shards]
+        self._maps = _open_all(normalise(folder), shards, cache)
         indices = [
             _index(data, shard, rows_per_record)
             for data, shard in zip(self._maps, shards, strict=True)
@@ -87,21 +98,42 @@ class ShardReader:
         return self.read(wanted), (np.cumsum(counts) - counts)[which] + within
 
 
+def _open_all(
+    folder: str, shards: Sequence[Shard], cache: HostCache | None
+) -> list[mmap.mmap | bytes]:
+    if is_local(folder):
+        return [_open(join(folder, shard.path), shard) for shard in shards]
+    copies = cache or HostCache()
+    with ThreadPoolExecutor(_COPIERS, thread_name_prefix="shards") as pool:
+        return list(pool.map(lambda shard: _open_copy(copies, folder, shard), shards))
+
+
+def _open_copy(cache: HostCache, folder: str, shard: Shard) -> mmap.mmap | bytes:
+    path = join(folder, shard.path)
+    # the map keeps the copy's lock, so that it makes room for no other while it is read
+    with cache.open(path, size=shard.bytes, checksum=shard.checksum) as file:
+        return _map(file)
+
+
+def _map(file: IO[bytes]) -> mmap.mmap | bytes:
+    size = os.fstat(file.fileno()).st_size
+    return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+
+
 def _open(path: str, shard: Shard) -> mmap.mmap | bytes:
     try:
         with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+            data = _map(file)
     except OSError as error:
         msg = (
             f"shard {path} cannot be read: {error}; executors must see the dataset's folder under "
             "the same path"
         )
         raise ShardError(msg) from error
-    if size != shard.bytes:
+    if len(data) != shard.bytes:
         msg = (
-            f"shard {path} has {size} bytes, its manifest says {shard.bytes}: prepare the dataset "
-            "again"
+            f"shard {path} has {len(data)} bytes, its manifest says {shard.bytes}: prepare the "
+            "dataset again"
         )
         raise ShardError(msg)
     found = f"sha256:{hashlib.sha256(data).hexdigest()}"

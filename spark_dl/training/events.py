@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import tempfile
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 import keras
 import tensorflow as tf
 
-from spark_dl.storage import Storage, finite, join, local_path
+from spark_dl.storage import Storage, finite, is_local, join
+from spark_dl.storage.upload import GrowingUpload
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,16 +30,42 @@ _FLUSH_MS = 1000
 class RunLog:
     """Writes TensorBoard events, a folder a split, and `metrics.jsonl`.
 
+    Where the run's folder is not mounted, both are written on this host and uploaded every few
+    seconds.
+
     Args:
-        paths: the run's paths; its folder must be mounted on the chief's host.
+        paths: the run's paths.
     """
 
     def __init__(self, paths: RunPaths) -> None:
         """Open the files."""
-        self._folder = local_path(paths.events)
-        Storage(self._folder).make_folder(local_path(paths.root))
+        self._upload: GrowingUpload | None = None
+        self._resources = contextlib.ExitStack()
+        local = paths if is_local(paths.root) else self._local_copy(paths)
+        self._folder = local.events
+        Storage(local.root).make_folder(local.root)
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
-        self._metrics = open(local_path(paths.metrics), "a", buffering=1, encoding="utf-8")  # noqa: SIM115 - closed by close()
+        self._metrics = open(local.metrics, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 - closed by close()
+
+    def _local_copy(self, paths: RunPaths) -> RunPaths:
+        """Return a run directory on this host that is uploaded as it grows."""
+        scratch = tempfile.TemporaryDirectory(prefix="spark-dl-log-")
+        local = replace(paths, runs=self._resources.enter_context(scratch))
+        os.mkdir(local.root)
+        storage = Storage(paths.root)
+        if storage.exists(paths.metrics):  # of the tries before: they are written on
+            storage.download(paths.metrics, local.metrics)
+        self._upload = self._resources.enter_context(GrowingUpload(local.root, paths.root))
+        return local
+
+    def save(self) -> None:
+        """Bring everything that was logged so far to the run's folder.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        if self._upload is not None:
+            self._upload.update()
 
     def _writer(self, split: str) -> tf.summary.SummaryWriter:
         if split not in self._writers:
@@ -83,10 +114,12 @@ class RunLog:
         self._writer("train").flush()
 
     def close(self) -> None:
-        """Flush and close."""
-        for writer in self._writers.values():
-            writer.close()
-        self._metrics.close()
+        """Flush and close.
+
+        Raises:
+            StorageError: what is left cannot be brought to the run's folder.
+        """
+        self.__exit__(None, None, None)
 
     def __enter__(self) -> Self:
         """Return the log."""
@@ -98,5 +131,8 @@ class RunLog:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the files."""
-        self.close()
+        """Close the files; an error that is on its way is not hidden by another one."""
+        for writer in self._writers.values():
+            writer.close()
+        self._metrics.close()
+        self._resources.__exit__(kind, error, trace)

@@ -1,12 +1,14 @@
 """Export: a SavedModel with its signature by feature names, `.keras` and spec beside it.
 
-Everything is written under a temporary name and renamed once complete.
+Everything is written under a temporary name and renamed once complete; where it goes to a file
+system that is not mounted, it is written on this host and uploaded, `model.json` last.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import tempfile
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -15,8 +17,9 @@ import tensorflow as tf
 from spark_dl import __version__
 from spark_dl.errors import ModelError
 from spark_dl.schema import tensors
-from spark_dl.storage import Storage, join, local_path
+from spark_dl.storage import Storage, is_local, join, normalise
 from spark_dl.storage.checksum import MODEL_FILE, folder_checksum
+from spark_dl.storage.upload import publish_folder
 
 if TYPE_CHECKING:
     from spark_dl.schema import FeatureSpec
@@ -94,24 +97,9 @@ def export_model(  # noqa: PLR0913 - the lineage of a model
         ModelError: Keras or TensorFlow cannot export it.
         StorageError: the folder cannot be written, or is there already.
     """
-    final = local_path(folder)
-    temporary = f"{final}.tmp"
-    storage = Storage(final)
-    storage.remove(temporary)
-    storage.make_folder(os.path.dirname(final))
-    try:
-        outputs = _write_saved_model(model, spec, temporary)
-        model.save(join(temporary, "model.keras"))
-    except Exception as error:
-        storage.remove(temporary)
-        msg = f"the model cannot be exported: {type(error).__name__}: {error}"
-        raise ModelError(msg) from error
-    storage.write_atomic(join(temporary, "feature_spec.json"), spec.to_json())
     facts = {
         "run_id": run_id,
         "version": version,
-        "checksum": folder_checksum(temporary),
-        "outputs": outputs,
         "dataset_fingerprint": fingerprint,
         "init_from": init_from,
         "versions": {
@@ -120,6 +108,31 @@ def export_model(  # noqa: PLR0913 - the lineage of a model
             "tensorflow": tf.__version__,
         },
     }
-    storage.write_atomic(join(temporary, MODEL_FILE), json.dumps(facts, indent=2))
-    storage.commit(temporary, final)
+    final = normalise(folder)
+    if is_local(final):
+        temporary = f"{final}.tmp"
+        _write(model, spec, temporary, facts)
+        Storage(final).commit(temporary, final)
+    else:
+        with tempfile.TemporaryDirectory(prefix="spark-dl-model-") as scratch:
+            temporary = os.path.join(scratch, "model")
+            _write(model, spec, temporary, facts)
+            publish_folder(temporary, final, last=MODEL_FILE)
     return final
+
+
+def _write(model: keras.Model, spec: FeatureSpec, folder: str, facts: dict[str, Any]) -> None:
+    """Write everything into a local folder."""
+    storage = Storage(folder)
+    storage.remove(folder)
+    storage.make_folder(os.path.dirname(folder))
+    try:
+        outputs = _write_saved_model(model, spec, folder)
+        model.save(join(folder, "model.keras"))
+    except Exception as error:
+        storage.remove(folder)
+        msg = f"the model cannot be exported: {type(error).__name__}: {error}"
+        raise ModelError(msg) from error
+    storage.write_atomic(join(folder, "feature_spec.json"), spec.to_json())
+    described = {**facts, "outputs": outputs, "checksum": folder_checksum(folder)}
+    storage.write_atomic(join(folder, MODEL_FILE), json.dumps(described, indent=2))

@@ -105,6 +105,10 @@ class OwnCheckpoints:
         )
         self._saver.write(position, ours, mine, self.history)
 
+    def save_with(self, log: RunLog) -> None:
+        """Bring what was logged to the run's folder before each checkpoint counts."""
+        self._saver.before_commit = log.save
+
     def wait(self) -> None:
         """Wait until nothing is being written.
 
@@ -164,6 +168,7 @@ class OwnLoop:
             yield
             return
         with RunLog(self.paths) as self._log:
+            self.checkpoint.save_with(self._log)
             yield
 
     def dataset(self, split: str = "train", *, start_step: int = 0) -> tf.data.Dataset:

@@ -6,6 +6,8 @@ import logging
 from typing import TYPE_CHECKING, Literal, cast
 
 from spark_dl.shards.assignment import Assignment
+from spark_dl.storage import is_local, normalise
+from spark_dl.storage.cache import host_cache
 from spark_dl.training.data import ShardReader
 
 if TYPE_CHECKING:
@@ -29,8 +31,11 @@ def open_split(task: TrainTask, manifest: Manifest, split: str) -> ShardReader:
     Raises:
         ManifestError: there is no such split, or it is empty.
         ShardError: a shard is damaged or missing.
+        StorageError: a shard cannot be copied to this host.
     """
-    return ShardReader(task.dataset, manifest.split(split), manifest.rows_per_record)
+    shards = manifest.split(split)
+    cache = None if is_local(normalise(task.dataset)) else host_cache(task.storage)
+    return ShardReader(task.dataset, shards, manifest.rows_per_record, cache)
 
 
 def assign_rows(task: TrainTask, manifest: Manifest, collective: Collective) -> Assignment:

@@ -13,7 +13,7 @@ import numpy as np
 from spark_dl.training.state import snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import keras
 
@@ -88,6 +88,10 @@ def next_look(*, left_s: float, step_s: float) -> int:
     return max(int(left_s / max(step_s, 1e-6) / 2), 1)
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 class Saver:
     """Writes checkpoints in a thread of its own, one at a time.
 
@@ -100,6 +104,9 @@ class Saver:
         """Agree on a token for this try's files; all ranks call it."""
         self._store = store
         self._collective = collective
+        #: Called on the chief before a checkpoint counts: what was logged up to its step must be
+        #: in the run's folder by then, for a run that resumes from it.
+        self.before_commit: Callable[[], None] = _nothing
         mine = np.array([secrets.randbelow(_TOKENS)], np.int64)
         (agreed,) = collective.broadcast([mine])
         self._token = f"{int(agreed[0]):08x}"
@@ -161,6 +168,7 @@ class Saver:
                 model_name = f"model.{self._token}.npz"
                 checksums[model_name] = self._store.write_part(position.step, model_name, shared)
                 ranks = tuple(self._rank_part(r) for r in range(self._collective.world_size))
+                self.before_commit()
                 self._store.commit(position, model_name, ranks, checksums=checksums, history=past)
             except Exception as error:  # noqa: BLE001 - raised in the thread that trains
                 self._error = error

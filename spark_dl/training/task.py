@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from spark_dl.config import CheckpointConfig
+from spark_dl.config import CheckpointConfig, StorageConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -40,6 +40,7 @@ class TrainTask:
             them, itself or as ``"package.module:function"``.
         init_from: file of the weights to start from, `.keras` or `.weights.h5`; empty for none.
         checkpoint: when the run's state is saved.
+        storage: where a host keeps copies of remote shards.
         version: version number of the exported model.
         fingerprint: the dataset's fingerprint.
     """
@@ -60,5 +61,6 @@ class TrainTask:
     callbacks: Any = None
     init_from: str = ""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    storage: StorageConfig = field(default_factory=StorageConfig)
     version: int = 1
     fingerprint: str = ""

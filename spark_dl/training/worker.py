@@ -125,6 +125,7 @@ def fit(
         others = user_callbacks(task, _rank(task, collective))
         callbacks: list[keras.callbacks.Callback] = [pulse, end, *others]
         if log is not None:
+            saver.before_commit = log.save
             log.write_graph(model)
             callbacks.append(StepReports(task, steps, log, report))
         states = CallbackStates(others, start.own)

@@ -20,8 +20,9 @@ pytestmark = pytest.mark.timeout(1800)
 
 SPARK_HOME = os.path.dirname(pyspark.__file__)
 GUIDE = blocks("yarn.md")
-TABLE = "hdfs:///spark-dl/digits/table"
-#: What the jobs write lies in a folder that all nodes see, until storage/ knows hdfs://.
+DATA = "hdfs:///spark-dl/digits"
+TABLE = f"{DATA}/table"
+#: What the jobs write.
 WRITTEN = ("dataset", "runs", "predictions")
 
 
@@ -31,7 +32,6 @@ class Project:
     def __init__(self, folder: Path, hadoop) -> None:
         self.folder = folder
         self.hadoop = hadoop
-        self.data = f"file://{folder}/data"
         self.environ = user_environ(
             [str(hadoop.root / "bin"), os.path.join(SPARK_HOME, "bin")],
             {"SPARK_HOME": SPARK_HOME, **hadoop.environ},
@@ -54,7 +54,7 @@ class Project:
         return [row.rpartition("/")[2] for row in rows]
 
     def statuses(self) -> dict[str, dict]:
-        runs = f"{self.data}/runs"
+        runs = f"{DATA}/runs"
         return {run: json.loads(self.read(f"{runs}/{run}/status.json")) for run in self.names(runs)}
 
 
@@ -69,11 +69,6 @@ def project(hadoop, environment, tmp_path_factory):
     (folder / "environment").symlink_to(Path(environment.python).parents[1])
     (folder / "environment.tar").symlink_to(environment.archive)
     made = Project(folder, hadoop)
-    config = folder / "conf" / "yarn.yaml"
-    text = config.read_text()
-    for name in WRITTEN:
-        text = text.replace(f"hdfs:///spark-dl/digits/{name}", f"{made.data}/{name}")
-    config.write_text(text)
     # Delta replays a table's log in 50 tasks by default: here that is most of the time
     with open(folder / "conf" / "spark-defaults-yarn.conf", "a") as settings:
         settings.write("spark.databricks.delta.snapshotPartitions 2\n")
@@ -88,7 +83,7 @@ def project(hadoop, environment, tmp_path_factory):
 
 @pytest.fixture
 def clean(project, hadoop):
-    hadoop.fs("-rm", "-r", "-f", project.data)
+    hadoop.fs("-rm", "-r", "-f", *(f"{DATA}/{name}" for name in WRITTEN))
     return project
 
 
@@ -99,12 +94,14 @@ def json_lines(lines: list[str]) -> list[dict]:
 def check_outcome(project) -> None:
     """Hold what lies on HDFS against what the jobs promise."""
     statuses = project.statuses()
-    assert {status["job"]: status["state"] for status in statuses.values()} == dict.fromkeys(
+    assert {status["job"]: status["status"] for status in statuses.values()} == dict.fromkeys(
         ("prepare", "train", "infer"), "succeeded"
     )
     (run,) = (name for name, status in statuses.items() if status["job"] == "train")
-    assert "model.keras" in project.names(f"{project.data}/runs/{run}/model/1")
-    assert "_delta_log" in project.names(f"{project.data}/predictions")
+    assert "model.keras" in project.names(f"{DATA}/runs/{run}/model/1")
+    assert "checkpoint.json" in project.names(f"{DATA}/runs/{run}/checkpoints/step-*")
+    assert any("tfevents" in name for name in project.names(f"{DATA}/runs/{run}/events/train"))
+    assert "_delta_log" in project.names(f"{DATA}/predictions")
 
 
 def test_client_mode_as_the_guide_has_it(clean):
@@ -117,6 +114,12 @@ def test_client_mode_as_the_guide_has_it(clean):
 
 def test_cluster_mode_as_the_guide_has_it(clean):
     clean.ran(GUIDE["cluster"])
+    check_outcome(clean)
+
+
+def test_the_environment_already_on_the_nodes(clean, environment):
+    clean.environ["PYTHON_ON_NODES"] = environment.python
+    clean.ran(GUIDE["nodes"])
     check_outcome(clean)
 
 

@@ -257,7 +257,7 @@ def test_a_path_is_taken_as_it_is(runs):
         ("b-frist", None, ModelError, "no such run in .*did you mean 'b-first'"),
         ("failed", None, ModelError, "has exported no model yet"),
         ("/no/where", None, ModelError, "there is no such folder"),
-        ("s3://bucket/model", None, StorageError, "mounted"),
+        ("nope://bucket/model", None, StorageError, "no working client for nope://"),
     ],
 )
 def test_models_that_are_not_there(runs, model, metric, error, message):
