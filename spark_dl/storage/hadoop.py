@@ -41,8 +41,10 @@ class HadoopFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec is u
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
         text = str(path)
-        head, separator, tail = text.partition("://")
-        return head + separator + tail.rstrip("/") if tail.strip("/") else text
+        scheme, separator, rest = text.partition("://")
+        if not separator:
+            return text
+        return f"{scheme}://{rest.rstrip('/') or '/'}"
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:  # noqa: ANN401 - fsspec's signature
         """Return what is known of a file or folder: name, size, type, mtime.

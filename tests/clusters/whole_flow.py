@@ -1,0 +1,45 @@
+"""The whole flow in one application, everything below a folder of HDFS: ``whole_flow.py URI``."""
+
+import json
+import sys
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as sf
+
+import spark_dl
+
+ROWS = 200
+
+
+def build(spec, params):
+    import keras
+
+    inputs = keras.Input(spec["pixels"].shape, name="pixels")
+    model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(inputs))
+    model.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
+    return model
+
+
+def main(root):
+    spark = SparkSession.builder.getOrCreate()
+    pixels = sf.expr("transform(sequence(0, 15), i -> cast((id * 7 + i) % 17 as float))")
+    rows = spark.range(ROWS).select(
+        "id", pixels.alias("pixels"), (sf.col("id") % 10).alias("digit")
+    )
+    rows.write.parquet(f"{root}/table")
+    table = spark.read.parquet(f"{root}/table")
+    feature = spark_dl.Feature("pixels", shape=(16,))
+    dataset = spark_dl.prepare(
+        table, features={"pixels": feature}, label="digit", id="id", path=f"{root}/dataset"
+    )
+    run = spark_dl.train(
+        build, dataset, num_workers=2, epochs=2, global_batch_size=16, runs=f"{root}/runs"
+    )
+    spark_dl.predict(table, run.model_path).write.parquet(f"{root}/predictions")
+    scored = spark.read.parquet(f"{root}/predictions").count()
+    print(json.dumps({"run": run.path, "model": run.model_path, "rows": scored}))
+    spark.stop()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
