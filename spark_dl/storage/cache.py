@@ -211,6 +211,7 @@ class HostCache:
         storage = Storage(path)
         names = storage.files(path)
         partial = f"{copy}.{os.getpid()}{_PARTIAL}"
+        _remove(partial)  # of a process that had our number once
         with _removed_on_error(partial):
             os.mkdir(partial)
             held = os.open(partial, os.O_RDONLY)

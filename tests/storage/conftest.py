@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from typing import TYPE_CHECKING
 
@@ -35,10 +36,16 @@ def hadoop_root(tmp_path_factory) -> Iterator[str]:
         close_shared_bridge()
 
 
-@pytest.fixture(params=["local", "memory", "hadoop"])
+#: Elsewhere the same contract is held against what this names (`tests/clusters`).
+GIVEN = os.environ.get("SPARK_DL_CONTRACT_ROOT")
+
+
+@pytest.fixture(params=[GIVEN] if GIVEN else ["local", "memory", "hadoop"])
 def root(request, tmp_path) -> str:
     """Give an empty folder on each kind of storage; it is not there yet."""
     name = uuid.uuid4().hex
+    if GIVEN:
+        return f"{GIVEN}/{name}"
     if request.param == "local":
         return str(tmp_path / name)
     if request.param == "memory":
