@@ -264,7 +264,12 @@ class Storage:
             if self._fs.exists(final):
                 msg = f"{final} is there already; nothing was overwritten"
                 raise StorageError(msg)
-            self._fs.mv(temporary, final, recursive=True)
+            if self._can_rename:
+                self._fs.mv(temporary, final, recursive=True)
+                return
+            for name in self.files(temporary):
+                self._fs.copy(join(temporary, name), join(final, name))
+            self._fs.rm(temporary, recursive=True)
 
     def download(self, path: str, target: str) -> None:
         """Copy a file to this host.

@@ -45,7 +45,11 @@ def s3_python() -> str:
         if not python.exists():
             run(sys.executable, "-m", "venv", str(folder / "venv"))
         pip = (str(python), "-m", "pip", "install", "--quiet")
-        run(*pip, f"{wheel}[s3]", "moto[server]", "pytest")
+        run(*pip, f"{wheel}[s3]")
+        # s3fs decides which botocore; each boto3 goes with the botocore of its own number
+        code = "import importlib.metadata as m; print(m.version('botocore'))"
+        boto3 = f"boto3=={run(str(python), '-c', code).strip()}"
+        run(*pip, "moto[server]", boto3, "pytest")
         run(*pip, "--no-deps", "--force-reinstall", str(wheel))
         return str(python)
 
