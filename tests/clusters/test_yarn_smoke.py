@@ -29,7 +29,6 @@ SETTINGS = {
 }
 
 
-@pytest.mark.smoke
 def test_everything_on_hdfs(hadoop, tmp_path):
     (jar,) = Path(ROOT / "build" / "jars").glob("spark-dl-connector_*.jar")
     settings = SETTINGS | {"spark.jars": str(jar)}
