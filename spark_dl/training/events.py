@@ -105,7 +105,9 @@ class RunLog:
         """Write the model's graph; models that are only built when called have none to show."""
         if not model.built or not getattr(model, "inputs", None):
             return
-        structure = keras.tree.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), model.input)
+        # a Sequential that was never called as a layer has `inputs`, but no `input`
+        inputs = getattr(model, "input", model.inputs[0])
+        structure = keras.tree.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), inputs)
         graph = (
             tf.function(lambda x: model(x, training=False)).get_concrete_function(structure).graph
         )

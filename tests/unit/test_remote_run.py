@@ -102,3 +102,13 @@ def test_a_model_is_exported_and_copied_back(remote, tmp_path, monkeypatch):
     assert np.allclose(next(iter(given.values())), model(np.ones((1, 4))))
     with pytest.raises(StorageError, match="is there already"):
         export_model(model, spec, folder, run_id="r")
+
+
+def test_the_graph_of_a_sequential_model_is_logged(tmp_path):
+    import keras
+
+    paths = RunPaths(runs=str(tmp_path), run_id="r")
+    with RunLog(paths) as log:
+        log.write_graph(keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)]))
+    (events,) = Storage(paths.events).files(paths.events)
+    assert b"MatMul" in Storage(paths.events).read_bytes(join(paths.events, events))
