@@ -1,6 +1,7 @@
 """How fast the TFRecord connector is: ours beside its peers, on the same rows, in one run.
 
-Rows of "tab" are a label, 16 floats and a short text; rows of "img" a label and 3,072 bytes.
+Rows of "tab" are a label, an array of 16 floats and a short text; of "wide" the same with a column
+for each float, of "img" a label and 3,072 bytes.
 ``python benchmarks/tfrecord.py [--json] [--quick]``; docs/tfrecord.md holds figures.
 """
 
@@ -34,13 +35,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import pyarrow as pa
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
 
 FLOATS = 16
 TAB_ROWS, IMG_ROWS, QUICK = 1_000_000, 50_000, 20
 ROUNDS = 5
 PACK = 1000
 BATCH = 1000
+SHAPES = json.dumps({"x": [FLOATS]})
 KINDS = ("tfrecord", "parquet", "noop")
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -54,7 +56,7 @@ class Line:
         beside: what it is compared with.
         ours: name of our measurement.
         theirs: name of the other one.
-        goal: the least ratio of their time to ours.
+        goal: the least ratio of their time to ours; `None`: only printed.
         cpu: whether seconds of CPU are compared, not of the clock.
     """
 
@@ -62,11 +64,23 @@ class Line:
     beside: str
     ours: str
     theirs: str
-    goal: float
+    goal: float | None = None
     cpu: bool = False
 
 
 LINES = (
+    Line(
+        work="write wide",
+        beside="Parquet, uncompressed",
+        ours="write wide tfrecord",
+        theirs="write wide parquet",
+    ),
+    Line(
+        work="read wide, all columns",
+        beside="Parquet, uncompressed",
+        ours="read wide tfrecord",
+        theirs="read wide parquet",
+    ),
     Line(
         work="write tab",
         beside="Parquet, uncompressed",
@@ -105,8 +119,8 @@ LINES = (
     Line(
         work="read one column of 18, CPU",
         beside="all columns, CPU",
-        ours="read tab label",
-        theirs="read tab tfrecord",
+        ours="read wide label",
+        theirs="read wide tfrecord",
         goal=1.2,
         cpu=True,
     ),
@@ -163,10 +177,21 @@ def own_cpu() -> float:
 
 def tab(spark: SparkSession, rows: int) -> DataFrame:
     """Return the rows of "tab", in three parts."""
-    floats = [(sf.rand(i) * 2 - 1).cast("float").alias(f"f{i:02}") for i in range(FLOATS)]
-    label = (sf.col("id") % 1000).alias("label")
+    label, floats, text = _columns()
+    return spark.range(0, rows, 1, 3).select(label, sf.array(*floats).alias("x"), text)
+
+
+def wide(spark: SparkSession, rows: int) -> DataFrame:
+    """Return the rows of "wide", in three parts."""
+    label, floats, text = _columns()
+    named = [column.alias(f"f{i:02}") for i, column in enumerate(floats)]
+    return spark.range(0, rows, 1, 3).select(label, *named, text)
+
+
+def _columns() -> tuple[Column, list[Column], Column]:
+    floats = [(sf.rand(i) * 2 - 1).cast("float") for i in range(FLOATS)]
     text = sf.format_string("customer%05d", sf.col("id") % 100_000).alias("text")
-    return spark.range(0, rows, 1, 3).select(label, *floats, text)
+    return (sf.col("id") % 1000).alias("label"), floats, text
 
 
 def img(spark: SparkSession, rows: int) -> DataFrame:
@@ -192,8 +217,8 @@ def write_by_protobuf(df: DataFrame, folder: str) -> None:
                     for name, value in row.items():
                         if isinstance(value, int):
                             one = tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-                        elif isinstance(value, float):
-                            one = tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
+                        elif isinstance(value, list):
+                            one = tf.train.Feature(float_list=tf.train.FloatList(value=value))
                         else:
                             texts = tf.train.BytesList(value=[value.encode()])
                             one = tf.train.Feature(bytes_list=texts)
@@ -262,6 +287,7 @@ class Bench:
         """Measure writing and reading."""
         for name, source, count in (
             ("tab", tab(self.spark, self.tab_rows), self.tab_rows),
+            ("wide", wide(self.spark, self.tab_rows), self.tab_rows),
             ("img", img(self.spark, self.img_rows), self.img_rows),
         ):
             source.write.option("compression", "none").parquet(self.at(f"{name}-source"))
@@ -269,6 +295,8 @@ class Bench:
 
             def save(kind: str, rows: DataFrame = rows, name: str = name) -> None:
                 writer = rows.write.mode("overwrite").format(kind).option("compression", "none")
+                if name == "tab" and kind == "tfrecord":
+                    writer = writer.option("shapes", SHAPES)
                 writer.save() if kind == "noop" else writer.save(self.at(f"{name}-{kind}"))
 
             writes = {f"write {name} {kind}": partial(save, kind) for kind in KINDS}
@@ -277,9 +305,9 @@ class Bench:
                 f"read {name} {kind}": partial(noop, self.load(kind, f"{name}-{kind}"))
                 for kind in ("tfrecord", "parquet")
             }
-            if name == "tab":
-                label = self.load("tfrecord", "tab-tfrecord").select("label")
-                reads["read tab label"] = partial(noop, label)
+            if name == "wide":
+                label = self.load("tfrecord", "wide-tfrecord").select("label")
+                reads["read wide label"] = partial(noop, label)
             self.measure(reads, self.jvm, rows=count)
         self.by_protobuf()
 
@@ -300,7 +328,7 @@ class Bench:
         from spark_dl import feature_spec
 
         packs = self.load("parquet", "tab-source").write.format("tfrecord")
-        packs.option("rowsPerRecord", PACK).save(self.at("tab-packed"))
+        packs.option("rowsPerRecord", PACK).option("shapes", SHAPES).save(self.at("tab-packed"))
         rows = self.files("tab-tfrecord")
         by_row, by_pack = feature_spec(self.at("tab-tfrecord")), feature_spec(self.at("tab-packed"))
         parse_rows = lambda batch: tf.io.parse_example(batch, by_row)  # noqa: E731
@@ -320,14 +348,14 @@ class Bench:
 
     def training_feed(self) -> Callable[[], object]:
         """Return the work of an epoch as training reads it: checked, shuffled, exactly assigned."""
-        from spark_dl import prepare
+        from spark_dl import Feature, prepare
         from spark_dl.shards.assignment import Assignment
         from spark_dl.training.data import ShardReader, training_dataset
 
         source = self.load("parquet", "tab-source")
         dataset = prepare(
             source,
-            features=[name for name in source.columns if name != "label"],
+            features={"x": Feature("x", shape=(FLOATS,)), "text": "text"},
             label="label",
             path=self.at("dataset"),
             splits={"train": 1.0},
@@ -366,7 +394,7 @@ class Bench:
         ours, theirs = self.times[line.ours], self.times[line.theirs]
         mine, other = ours.of(cpu=line.cpu), theirs.of(cpu=line.cpu)
         ratio = min(other) / min(mine)
-        return {
+        found: dict[str, Any] = {
             "bench": "tfrecord",
             "work": line.work,
             "unit": "rows/CPU-s" if line.cpu else "rows/s",
@@ -378,9 +406,8 @@ class Bench:
             "theirs_median": round(theirs.rows / statistics.median(other)),
             "theirs_cpu_s": round(min(theirs.cpu), 3),
             "ratio": round(ratio, 2),
-            "goal": line.goal,
-            "ok": ratio >= line.goal,
         }
+        return found if line.goal is None else found | {"goal": line.goal, "ok": ratio >= line.goal}
 
 
 def hot_loops() -> list[dict[str, Any]]:
@@ -396,11 +423,14 @@ def hot_loops() -> list[dict[str, Any]]:
         return []
     spark_jars = os.path.join(os.path.dirname(pyspark.__file__), "jars", "*")
     path = os.pathsep.join([*built, spark_jars])
-    opens = ["--add-opens=java.base/java.nio=ALL-UNNAMED"]
+    opened = ("java.lang", "java.nio", "java.util", "sun.nio.ch")
+    opens = [f"--add-opens=java.base/{name}=ALL-UNNAMED" for name in opened]
     command = ["java", *opens, "-cp", path, "io.sparkdl.tfrecord.HotLoops"]
     done = subprocess.run(  # noqa: S603  our own program
-        command, capture_output=True, text=True, check=True, timeout=300
+        command, capture_output=True, text=True, check=False, timeout=300
     )
+    if done.returncode:
+        print(f"  hot loops: exit code {done.returncode}: {done.stderr[-1000:]}", file=sys.stderr)
     found = re.findall(r"^(.+?)\s+([\d.]+) ns$", done.stdout, re.MULTILINE)
     return [
         {"bench": "tfrecord", "work": f"hot loop: {name}", "unit": "ns/row", "ours": float(ns)}
@@ -434,7 +464,7 @@ def main() -> int:
     found = bench.results()
     loops = [] if args.quick else hot_loops()
     report(found, loops, as_json=args.json)
-    return 0 if args.quick or all(line["ok"] for line in found) else 1
+    return 0 if args.quick or all(line.get("ok", True) for line in found) else 1
 
 
 def report(found: list[dict[str, Any]], loops: list[dict[str, Any]], *, as_json: bool) -> None:
