@@ -70,6 +70,15 @@ class Record:
             self.status = self.status.model_copy(update={"status": JobState.RUNNING})
             self._write()
 
+    def tensorboard_at(self, where: str) -> None:
+        """Say where TensorBoard is: in YARN's cluster mode nobody sees what the driver prints."""
+        self.status = self.status.model_copy(update={"tensorboard": where})
+        self._write()
+
+    def spent(self, cost: Mapping[str, float]) -> None:
+        """Note what the job has cost; written with its next state."""
+        self.status = self.status.model_copy(update={"cost": dict(cost)})
+
     def restarting(self, attempt: int) -> None:
         """Say that workers were lost and that another try follows."""
         update = {"status": JobState.RESTARTING, "attempt": attempt}

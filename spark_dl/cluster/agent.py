@@ -46,6 +46,8 @@ logger = logging.getLogger(__name__)
 #: Log lines are sent in bundles, at most one each so many seconds.
 _LOG_INTERVAL_S: Final = 0.5
 _LOG_BUNDLE_LINES: Final = 200
+#: Secrets of Spark's that an executor gives its Python; the user's code has no use for them.
+_SECRETS: Final = frozenset({"_SPARK_AUTH_SECRET", "PYTHON_WORKER_FACTORY_SECRET"})
 #: How long a child gets to write its stack.
 _STACK_S: Final = 1.0
 
@@ -124,8 +126,9 @@ class Agent:
             *sys.path,
             *(folder for folder in self._plan.search_path if folder not in sys.path),
         ]
+        inherited = {name: value for name, value in os.environ.items() if name not in _SECRETS}
         return {
-            **os.environ,
+            **inherited,
             "PYTHONPATH": os.pathsep.join(filter(None, folders)),
             "PYTHONFAULTHANDLER": "1",
             # the port is held until the child has bound it, see PortHolder

@@ -167,15 +167,15 @@ class BarrierWorkerGroup:
         self._ranks = RankTable(request)
         self._outcomes: list[dict[str, Any]] | None = None
         self._job_error: BaseException | None = None
-        self._thread = self._submit(functools.partial(_run_task, plan, form), backend)
+        self._thread = self._submit(functools.partial(_run_task, plan, form))
 
-    def _submit(self, task: Callable[..., Iterator[pa.RecordBatch]], backend: str) -> Any:  # noqa: ANN401 - pyspark's own thread class is untyped
+    def _submit(self, task: Callable[..., Iterator[pa.RecordBatch]]) -> Any:  # noqa: ANN401 - pyspark's own thread class is untyped
         spark, size = self._spark, self._request.num_workers
         profile = worker_profile(spark, self._request.resources)
 
         def submit() -> None:
             try:
-                self._name_job(f"spark_dl: {self._request.name}, {size} workers, {backend}")
+                self._name_job(self._title())
                 ranks = spark.range(0, size, 1, size)
                 # Spark before 4.0 knows no `profile`
                 further = {"profile": profile} if profile is not None else {}
@@ -189,6 +189,11 @@ class BarrierWorkerGroup:
         thread = _thread_class(spark)(target=submit, name=self._group, daemon=True)
         thread.start()
         return thread
+
+    def _title(self) -> str:
+        request = self._request
+        what = request.title or request.name
+        return f"spark_dl: {what}, {request.num_workers} workers, attempt {request.attempt}"
 
     def _name_job(self, description: str) -> None:
         """Give this thread's jobs the name by which they are cancelled."""

@@ -52,7 +52,8 @@ class LaunchRequest:
         value: a picklable value.
         num_workers: number of ranks.
         resources: what each of them gets from Spark.
-        name: shown in the Spark UI and in logs.
+        name: shown in logs.
+        title: what it does, shown in the Spark UI; by default `name`.
         preload: modules that children import while the cluster forms.
         environ: environment variables for the children.
         noise: lines that contain one of these are neither relayed nor shown in errors.
@@ -78,6 +79,7 @@ class LaunchRequest:
     num_workers: int
     resources: WorkerResources = field(default_factory=WorkerResources)
     name: str
+    title: str = ""
     preload: tuple[str, ...] = ()
     environ: Mapping[str, str] = field(default_factory=dict)
     noise: tuple[str, ...] = ()

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 __all__ = [
     "SlotFacts",
     "choose_num_workers",
+    "executors_of",
     "expected_slots",
+    "refuse_unencrypted",
     "refuse_unsupported",
     "slot_capacity",
     "wait_for_slots",
@@ -74,6 +76,47 @@ def expected_slots(conf: dict[str, str], cpus: int | None = None) -> int | None:
             int(conf.get("spark.executor.cores", "1")) // cpus
         )
     return None
+
+
+def executors_of(conf: dict[str, str], *, num_workers: int, cores: int) -> int:
+    """Return in how many executors the workers of a run are, as far as a configuration tells.
+
+    Where nothing says how many cores an executor has, each worker counts as alone in its own.
+
+    Args:
+        conf: the SparkContext's configuration.
+        num_workers: workers of the run.
+        cores: of each worker.
+
+    Example:
+        >>> executors_of({"spark.executor.cores": "4"}, num_workers=6, cores=2)
+        3
+    """
+    match = re.fullmatch(
+        r"local-cluster\[\s*\d+\s*,\s*(\d+)\s*,\s*\d+\s*\]", conf.get("spark.master", "")
+    )
+    of_executor = int(match[1] if match else conf.get("spark.executor.cores", str(cores)))
+    return -(-num_workers // max(of_executor // cores, 1))
+
+
+def refuse_unencrypted(*, required: bool) -> None:
+    """Refuse to train where all traffic is to be encrypted.
+
+    Args:
+        required: ``cluster.require_encryption``.
+
+    Raises:
+        ConfigError: it is required, and TensorFlow's own traffic is not.
+    """
+    if required:
+        msg = (
+            "cluster.require_encryption is set, but TensorFlow's servers on the workers exchange "
+            "gradients and weights by gRPC, which TensorFlow neither encrypts nor authenticates "
+            "(spark.authenticate and spark.network.crypto cover Spark's traffic alone): train on "
+            "a network of its own that encrypts (WireGuard, IPsec) with cluster.ports open "
+            "between the workers only, and unset cluster.require_encryption"
+        )
+        raise ConfigError(msg)
 
 
 def refuse_unsupported(conf: dict[str, str]) -> None:

@@ -34,6 +34,7 @@ TableFormat = Literal["delta", "parquet"]
 
 _FN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _HIGHEST_PORT = 65535
+_PREFIX = re.compile(r"/(?:[\w.~/-]|\{port\})*")
 
 
 class TableConfig(Section):
@@ -243,6 +244,9 @@ class ClusterConfig(Section):
         ports: a range such as ``40000-40010`` in which all ports of a run lie: TensorFlow's, the
             control channel's and TensorBoard's (unless ``tensorboard.port`` names one); for
             firewalls. By default any free ones.
+        require_encryption: refuse to train, because TensorFlow's traffic between the workers is not
+            encrypted; for sites whose rules want that said by the program, not found by an auditor.
+            Off by default.
     """
 
     backend: Backend = "auto"
@@ -260,6 +264,7 @@ class ClusterConfig(Section):
     stall_after_s: PositiveSeconds | None = 300.0
     restart_on_stall: Flag = False
     ports: Text | None = None
+    require_encryption: Flag = False
 
     @property
     def port_range(self) -> PortRange | None:
@@ -292,12 +297,27 @@ class TensorBoardConfig(Section):
         host: address that it is bound to. Loopback by default: it has no password.
         port: its port; 0 takes a free one, so that two runs do not collide.
         keep: whether it stays up after training; off, so that a job ends.
+        path_prefix: path under which it answers, for a proxy that passes the whole path on, such as
+            ``/proxy/absolute/{port}``; ``{port}`` stands for its port. By default ``/``, which is
+            right for proxies that take their own prefix off.
+        public_url: its address as users see it, such as ``https://hub/user/me/proxy/{port}/``, to
+            be printed; by default its own, or a tunnel's where the driver is elsewhere.
     """
 
     enabled: Flag = True
     host: Text = "127.0.0.1"
     port: Annotated[int, Field(strict=True, ge=0, le=_HIGHEST_PORT)] = 0
     keep: Flag = False
+    path_prefix: Text | None = None
+    public_url: Text | None = None
+
+    @field_validator("path_prefix")
+    @classmethod
+    def _absolute(cls, path: str | None) -> str | None:
+        if path is not None and not _PREFIX.fullmatch(path):
+            msg = f"expected a path such as /proxy/absolute/{{port}}, got {path!r}"
+            raise ValueError(msg)
+        return path
 
     @model_validator(mode="before")
     @classmethod

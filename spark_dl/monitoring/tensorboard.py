@@ -9,6 +9,7 @@ import json
 import logging
 import queue
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -50,6 +51,8 @@ class TensorBoard:
             loopback one let everybody who reaches the port read the run's metrics.
         port: port to listen on; 0 takes a free one.
         keep: leave it running after `close` and after the driver; stopped by hand.
+        path_prefix: path under which it answers, for a proxy that passes the whole path on;
+            ``{port}`` stands for its port.
         start_timeout_s: most seconds to wait until it answers.
 
     Example:
@@ -64,6 +67,7 @@ class TensorBoard:
         host: str = "127.0.0.1",
         port: int = 0,
         keep: bool = False,
+        path_prefix: str | None = None,
         start_timeout_s: float = 60.0,
     ) -> None:
         """Keep the settings; nothing is started."""
@@ -72,6 +76,7 @@ class TensorBoard:
         self.host = host
         self.port = port
         self.keep = keep
+        self.path_prefix = path_prefix
         self._start_timeout_s = start_timeout_s
         self._process: subprocess.Popen[bytes] | None = None
         self._url: str | None = None
@@ -118,6 +123,8 @@ class TensorBoard:
                 "sees this run",
                 self.host,
             )
+        if self.path_prefix and "{port}" in self.path_prefix and not self.port:
+            self.port = _free_port(self.host)
         try:
             self._process = self._launch(self._local_logdir())
             self._url = self._wait_for_url(self._process)
@@ -176,6 +183,8 @@ class TensorBoard:
             command.append(tensorboard_child.OWNED)
         command += ["--logdir", logdir, "--host", self.host, "--port", str(self.port)]
         command += ["--reload_interval", "1"]
+        if self.path_prefix:
+            command += ["--path_prefix", self.path_prefix.replace("{port}", str(self.port))]
         return subprocess.Popen(  # noqa: S603 - our own interpreter and script, no shell
             command,
             stdin=subprocess.DEVNULL if self.keep else subprocess.PIPE,
@@ -246,6 +255,14 @@ class TensorBoard:
             drain.join(_STOP_TIMEOUT_S)
 
 
+def _free_port(host: str) -> int:
+    """Return a port that is free now: its number is part of the path, so it is chosen before."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as chosen:
+        port: int = chosen.getsockname()[1]
+    return port
+
+
 def start_tensorboard(
     config: TensorBoardConfig, logdir: str | os.PathLike[str], *, ports: PortRange | None = None
 ) -> TensorBoard | None:
@@ -267,7 +284,14 @@ def start_tensorboard(
             port = config.port
             if not port and ports is not None:
                 port = until_it_listens.enter_context(PortClaim(ports, "TensorBoard")).port
-            return TensorBoard(logdir, host=config.host, port=port, keep=config.keep).start()
+            board = TensorBoard(
+                logdir,
+                host=config.host,
+                port=port,
+                keep=config.keep,
+                path_prefix=config.path_prefix,
+            )
+            return board.start()
     except SparkDLError as error:
         logger.warning("training goes on without TensorBoard: %s", error)
         return None

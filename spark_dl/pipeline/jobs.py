@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from spark_dl import __version__
 from spark_dl.config import required
 from spark_dl.pipeline.library import predict
+from spark_dl.pipeline.naming import described, short_name
 from spark_dl.pipeline.training import TrainingJob, run_training
 from spark_dl.runs import Record, read_status, recorded
 from spark_dl.schema import Feature
@@ -49,7 +50,8 @@ def run_prepare(config: JobConfig, spark: SparkSession) -> dict[str, Any]:
 
     config.check_for("prepare")
     settings = required(config.dataset, "dataset", job="prepare")
-    with _job_record("prepare", config) as (job_id, record):
+    title = f"prepare {short_name(settings.path)}"
+    with _job_record("prepare", config) as (job_id, record), described(spark, title):
         table = read_table(spark, required(config.table, "table", job="prepare"))
         dataset = write_dataset(
             table.df,
@@ -130,7 +132,8 @@ def run_infer(config: JobConfig, spark: SparkSession) -> dict[str, Any]:
 
     config.check_for("infer")
     output = required(config.output, "output", job="infer")
-    with _job_record("infer", config) as (job_id, record):
+    title = f"infer {short_name(output.path)}"
+    with _job_record("infer", config) as (job_id, record), described(spark, title):
         ref = resolve_model(
             config.infer.model,
             runs=required(config.runs, "runs", job="infer"),

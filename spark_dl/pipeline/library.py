@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from spark_dl.config import JobConfig, build
 from spark_dl.errors import ConfigError
+from spark_dl.pipeline.naming import described, short_name
 from spark_dl.pipeline.training import TrainingJob, run_training
 from spark_dl.session import active_session
 from spark_dl.shards.dataset import Dataset
@@ -75,19 +76,20 @@ def prepare(  # noqa: PLR0913 - the façade: one keyword a setting
     if splits is not None and split_column is not None:
         msg = "prepare(): give either splits or split_column, not both"
         raise ConfigError(msg)
-    return write_dataset(
-        df,
-        features=features,
-        label=label,
-        weight=weight,
-        id=id,
-        path=str(path),
-        splits=_DEFAULT_SPLITS if splits is None else splits,
-        split_column=split_column,
-        seed=seed,
-        rows_per_record=rows_per_record,
-        min_shards=min_shards,
-    )
+    with described(df.sparkSession, f"prepare {short_name(str(path))}"):
+        return write_dataset(
+            df,
+            features=features,
+            label=label,
+            weight=weight,
+            id=id,
+            path=str(path),
+            splits=_DEFAULT_SPLITS if splits is None else splits,
+            split_column=split_column,
+            seed=seed,
+            rows_per_record=rows_per_record,
+            min_shards=min_shards,
+        )
 
 
 def train(  # noqa: PLR0913 - the façade: one keyword a setting

@@ -4,32 +4,38 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from spark_dl.cluster.memory import check_overhead
 from spark_dl.cluster.plan import LaunchRequest, Timeouts
 from spark_dl.cluster.profile import WorkerResources, cluster_conf
-from spark_dl.cluster.resources import choose_num_workers, wait_for_slots
+from spark_dl.cluster.resources import choose_num_workers, refuse_unencrypted, wait_for_slots
 from spark_dl.cluster.restart import RestartPolicy
 from spark_dl.cluster.select import select_backend
 from spark_dl.cluster.supervisor import run_on_cluster
 from spark_dl.errors import ConfigError
 from spark_dl.inference.resolve import resolve_model
 from spark_dl.monitoring import Progress, ProgressEvent, start_tensorboard
+from spark_dl.monitoring.reach import DriverPlace, ways_to_reach
 from spark_dl.pipeline.attempts import next_attempt
+from spark_dl.pipeline.cost import Held, cost, work_done
+from spark_dl.pipeline.naming import short_name
 from spark_dl.pipeline.presence import Presence
-from spark_dl.runs import Record, Run, finished_run, recorded
+from spark_dl.runs import Record, Run, finished_run, read_status, recorded
 from spark_dl.shards.assignment import Assignment
 from spark_dl.storage import RunPaths, Storage, join, normalise
 from spark_dl.training.entry import NOISE, PRELOAD, run_rank
 from spark_dl.training.task import TrainTask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from pyspark.sql import SparkSession
 
+    from spark_dl.cluster.backend import Backend
     from spark_dl.config import JobConfig
     from spark_dl.config.sections import ClusterConfig
     from spark_dl.shards.dataset import Dataset
@@ -67,6 +73,7 @@ def run_training(job: TrainingJob) -> Run:
     if (finished := finished_run(job.paths)) is not None:
         logger.info("run %s has succeeded already: nothing to do", job.paths.run_id)
         return finished
+    earlier = read_status(job.paths)
     attempt = next_attempt(job.paths)
     with (
         recorded("train", job.paths, attempt=attempt) as record,
@@ -85,8 +92,11 @@ def run_training(job: TrainingJob) -> Run:
         )
         if board is not None:
             stack.enter_context(board)
-            progress.announce(f"TensorBoard: {board.url}")
-        results = run_on_cluster(backend, _request(job, num_workers, progress, record, presence))
+            where = ways_to_reach(board.url, _driver_place(job), job.config.tensorboard.public_url)
+            progress.announce(f"TensorBoard: {where}")
+            record.tensorboard_at(where)
+        request = _request(job, num_workers, progress, record, presence)
+        results = _run_counted(backend, request, job, record, earlier.cost if earlier else {})
         history = results[0]["history"]
         run = Run(
             run_id=job.paths.run_id,
@@ -100,8 +110,35 @@ def run_training(job: TrainingJob) -> Run:
     return run
 
 
+def _run_counted(
+    backend: Backend,
+    request: LaunchRequest,
+    job: TrainingJob,
+    record: Record,
+    before: Mapping[str, float],
+) -> Sequence[Mapping[str, Any]]:
+    """Run the ranks and record what that took, also when they fail."""
+    conf = cluster_conf(job.spark)
+    cores = _resources(job).task_cpus(conf)
+    held = Held.of(conf, num_workers=request.num_workers, cores_per_worker=cores)
+    done: dict[str, float] = {}
+    started = time.monotonic()
+    try:
+        results = run_on_cluster(backend, request)
+        done = work_done(results, job.config.training.global_batch_size)
+    finally:
+        record.spent(cost(held, time.monotonic() - started, done, before))
+    return results
+
+
+def _driver_place(job: TrainingJob) -> DriverPlace:
+    conf = cluster_conf(job.spark)
+    return DriverPlace(host=conf.get("spark.driver.host") or socket.gethostname(), conf=conf)
+
+
 def _check(job: TrainingJob) -> int:
     """Check what can be known before the cluster starts; return the number of workers."""
+    refuse_unencrypted(required=job.config.cluster.require_encryption)
     num_workers = _wait_for_workers(job, job.config.cluster.num_workers)
     check_overhead(cluster_conf(job.spark), num_workers, _resources(job))
     job.dataset.manifest.split(_TRAIN_SPLIT)  # says so when it is missing or empty
@@ -222,6 +259,7 @@ def _request(
         num_workers=num_workers,
         resources=_resources(job),
         name=job.paths.run_id,
+        title=f"train {short_name(job.dataset.path)}",
         preload=PRELOAD,
         noise=NOISE,
         timeouts=_timeouts(cluster),

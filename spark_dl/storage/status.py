@@ -89,6 +89,8 @@ class JobStatus(BaseModel):
 
     Attributes:
         metrics: the last value of each; `None` where it was not finite.
+        cost: what the job took, see `spark_dl.pipeline.cost`.
+        tensorboard: where TensorBoard is while the job runs, and how to get there.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -102,6 +104,7 @@ class JobStatus(BaseModel):
     error: StatusError | None = None
     metrics: dict[str, float | None] = Field(default_factory=dict)
     cost: dict[str, float] = Field(default_factory=dict)
+    tensorboard: str | None = None
 
     def write(self, path: str) -> None:
         """Write the file atomically."""

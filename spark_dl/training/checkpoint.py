@@ -18,7 +18,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from spark_dl.errors import StorageError, TimeoutExpiredError
 from spark_dl.storage import Storage, join
@@ -90,6 +90,15 @@ class Checkpoint(BaseModel):
     ranks: tuple[str, ...]
     checksums: dict[str, str]
     history: dict[str, list[float | None]] = Field(default_factory=dict)
+
+    @field_validator("model", "ranks")
+    @classmethod
+    def _stays_inside(cls, names: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        outside = [n for n in ([names] if isinstance(names, str) else names) if "/" in n]
+        if outside:
+            msg = f"part {outside[0]!r} is outside the checkpoint's folder"
+            raise ValueError(msg)
+        return names
 
 
 class CheckpointStore:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ NOISE: Final = (
 
 
 def run_rank(task: TrainTask, context: RankContext) -> dict[str, Any]:
-    """Train on one rank; see `spark_dl.training.worker.train`."""
+    """Train on one rank; see `spark_dl.training.worker.train`. Adds ``cpu_s``, its CPU seconds."""
     from spark_dl.training.worker import train
 
-    return train(task, context)
+    result = train(task, context)
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return {**result, "cpu_s": used.ru_utime + used.ru_stime}

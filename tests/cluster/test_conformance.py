@@ -107,6 +107,14 @@ def test_all_ports_lie_in_the_range_that_a_firewall_lets_through(backend, free_p
         run(backend, describe, ports=PortRange(span.low, span.low + 1))
 
 
+def test_its_job_has_a_name_in_sparks_pages(backend, cluster_spark):
+    run(backend, describe, title="train digits", attempt=2)
+    jobs = cluster_spark._jsc.sc().statusStore().jobsList(None)
+    last = max((jobs.apply(n) for n in range(jobs.size())), key=lambda job: job.jobId())
+    assert last.description().get() == "spark_dl: train digits, 2 workers, attempt 2"
+    assert last.jobGroup().get().startswith("spark_dl-test-")
+
+
 def test_tensorflowonspark_is_no_label(cluster_spark):
     # only TFSparkNode.run writes "environment" into TF_CONFIG
     for result in run(TensorFlowOnSparkBackend(cluster_spark), describe):

@@ -157,6 +157,8 @@ def _show(options: argparse.Namespace, runs: str) -> int:
         ["took", duration(entry.duration(now))],
         ["directory", entry.paths.root],
     ]
+    if status.tensorboard is not None and not entry.has_ended:
+        rows.append(["TensorBoard", status.tensorboard])
     rows += [[f"metric {name}", number(value)] for name, value in status.metrics.items()]
     rows += [[f"cost {name}", number(value)] for name, value in status.cost.items()]
     versions = Storage(entry.paths.root).list(entry.paths.models)
