@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 
 import pyarrow.parquet as pq
+import pyspark
 import pytest
 import yaml
 from clusters.airflow.installation import Airflow, airflow_programs
@@ -106,3 +109,42 @@ def test_a_worker_that_was_lost_is_tried_again_as_the_same_run(airflow, project,
     assert epochs.count('"scope": "epoch"') == 2 * 2, (
         "epochs of the parameter, train and validation"
     )
+
+
+@pytest.fixture(scope="module")
+def yarn(hadoop, environment, tmp_path_factory):
+    """What makes the DAG's connection and Spark's defaults those of YARN, in cluster mode."""
+    defaults = {
+        "spark.yarn.jars": f"local:{os.path.dirname(pyspark.__file__)}/jars/*",
+        "spark.pyspark.python": environment.python,
+        "spark.yarn.appMasterEnv.PYSPARK_PYTHON": environment.python,
+        "spark.executor.instances": "2",
+        "spark.executor.memory": "512m",
+        "spark.executor.memoryOverhead": "2g",
+        "spark.driver.memory": "512m",
+        "spark.driver.memoryOverhead": "1g",
+        "spark.dynamicAllocation.enabled": "false",
+        "spark.yarn.maxAppAttempts": "1",
+    }
+    folder = tmp_path_factory.mktemp("spark-conf")
+    lines = [f"{name} {value}\n" for name, value in defaults.items()]
+    (folder / "spark-defaults.conf").write_text("".join(lines))
+    connection = {"conn_type": "spark", "host": "yarn", "extra": {"deploy-mode": "cluster"}}
+    return {
+        **hadoop.environ,
+        "SPARK_CONF_DIR": str(folder),
+        "AIRFLOW_CONN_SPARK_DEFAULT": json.dumps(connection),
+    }
+
+
+def test_on_yarn_in_cluster_mode_the_status_tells(airflow, project, environment, yarn):
+    conf = {"config": settings(project, "yarn"), "py_files": str(project / "model.py")}
+    done = airflow.test("spark_dl_train", python=environment.python, conf=conf, environ=yarn)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
+    # spark-submit prints nothing of the driver's there
+    assert airflow.xcom("spark_dl_train", "train")["metrics"]["val_accuracy"] > 0.7
+    wrong = {**conf, "config": settings(project, "yarn-wrong", label="boughtt")}
+    done = airflow.test("spark_dl_train", python=environment.python, conf=wrong, environ=yarn)
+    assert done.returncode != 0
+    assert "did you mean 'bought'?" in done.stdout + done.stderr
+    assert airflow.tasks("spark_dl_train")["prepare"] == ("failed", 1)

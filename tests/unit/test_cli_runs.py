@@ -66,6 +66,17 @@ def output(capsys, *words, code=0):
     return capsys.readouterr().out
 
 
+def test_show_tells_what_a_run_has_cost_and_where_its_tensorboard_is_while_it_runs(runs, capsys):
+    where = "http://127.0.0.1:6006/ after: ssh -N -L 6006:127.0.0.1:6006 alice@node7"
+    put(runs, "r1", JobState.RUNNING, heard=ago(seconds=1), tensorboard=where)
+    assert where in output(capsys, "runs", "show", "r1", "--runs", runs)
+    cost = {"core_seconds": 81.5}
+    put(runs, "r1", JobState.SUCCEEDED, ended=ago(), tensorboard=where, cost=cost)
+    shown = output(capsys, "runs", "show", "r1", "--runs", runs)
+    assert where not in shown
+    assert re.search(r"cost core_seconds +81\.5", shown)
+
+
 def test_list_shows_states_and_calls_a_silent_run_silent(runs, capsys):
     put(runs, "alive", JobState.RUNNING, heard=ago(seconds=5), attempt=2)
     put(runs, "gone", JobState.RUNNING, heard=ago(hours=3))

@@ -90,11 +90,16 @@ class Airflow:
         )
 
     def test(
-        self, dag: str, *, python: str, conf: Mapping[str, object] | None = None
+        self,
+        dag: str,
+        *,
+        python: str,
+        conf: Mapping[str, object] | None = None,
+        environ: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run a DAG once, in this process tree, as ``airflow dags test`` does."""
         words = ("--conf", json.dumps(conf)) if conf else ()
-        return self._run("dags", "test", *words, dag, PYSPARK_PYTHON=python)
+        return self._run("dags", "test", *words, dag, PYSPARK_PYTHON=python, **(environ or {}))
 
     def tasks(self, dag: str) -> dict[str, tuple[str, int]]:
         """Return state and number of tries of each task of a DAG's last run."""
