@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from clusters.connect.packages import connect_packages
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -16,8 +18,12 @@ SCRIPT = Path(__file__).parent / "connect" / "notebooks.py"
 
 @pytest.mark.parametrize("kind", ["classic", "connect"])
 def test_a_job_of_two_notebooks(kind, tmp_path):
+    environ = dict(os.environ)
+    if kind == "connect":
+        environ["PYTHONPATH"] = str(connect_packages())
     done = subprocess.run(
         [sys.executable, SCRIPT, kind, tmp_path],
+        env=environ,
         cwd=tmp_path,
         capture_output=True,
         text=True,
