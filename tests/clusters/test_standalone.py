@@ -140,9 +140,9 @@ def test_the_guide_on_hosts_of_their_own(cluster):
 def test_a_range_that_is_too_small_is_an_error_that_says_so(cluster):
     # the driver shares its host with a worker: two of the run's ports on a host, in a range of one
     setup, _, jobs = GUIDE["jobs"].partition("$submit jobs")
-    train = next(line for line in jobs.splitlines() if "train.py" in line)
+    prepare, train = (line for line in f"$submit jobs{jobs}".splitlines()[:2])
     narrow = "--set cluster.ports=40000-40000 --set tensorboard.enabled=false"
-    done = cluster.ran("worker1", f"{setup}{train} {narrow}", code=2)
-    (last,) = json_lines(done.stdout)
+    done = cluster.ran("worker1", f"{setup}{prepare}\n{train} {narrow}", code=2)
+    last = json_lines(done.stdout)[-1]
     message = last["error"]["message"]
     assert "no port of cluster.ports 40000-40000 is free on worker1 for a worker" in message
