@@ -213,6 +213,11 @@ def wait_for_slots(
     facts = _wait(look, lambda f: f.total >= wanted, start_s)
     if facts.total < wanted:
         return facts
+    if facts.free < wanted:
+        logger.info(
+            "waiting up to %g s for %d task slots: %d of %d are busy",
+            *(busy_timeout_s, wanted, facts.busy, facts.total),
+        )
     return _wait(look, lambda f: f.free >= wanted, busy_timeout_s)
 
 

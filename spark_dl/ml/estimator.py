@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from pyspark.ml.base import Predictor
 from pyspark.ml.util import MLReadable, MLWritable
@@ -34,8 +34,11 @@ __all__ = ["KerasEstimator"]
 
 M = TypeVar("M", bound=KerasModel)
 
+#: A fold is written or scored in minutes; a streaming query holds its slots for ever.
+_MOST_BUSY_S: Final = 600.0
+_LEAST_BUSY_S: Final = 10.0
 #: One queue an application: its trainings share its slots.
-_queues: dict[str, TrainingQueue] = {}
+_queues: Final[dict[str, TrainingQueue]] = {}
 
 
 class KerasEstimator(
@@ -185,8 +188,9 @@ class KerasEstimator(
 
 
 def _patient(settings: Mapping[str, Any], seconds_left: float) -> dict[str, Any]:
-    """Return the settings, with patience for slots that other stages' Spark jobs hold."""
-    cluster = {"busy_timeout_s": max(seconds_left, 10.0), **settings.get("cluster", {})}
+    """Return the settings, with patience for slots that other trials' Spark jobs hold."""
+    patience_s = max(min(seconds_left, _MOST_BUSY_S), _LEAST_BUSY_S)
+    cluster = {"busy_timeout_s": patience_s, **settings.get("cluster", {})}
     return {**settings, "cluster": cluster}
 
 

@@ -82,7 +82,7 @@ def example(cluster_spark, monkeypatch):
     return module
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_cross_validation_of_a_pipeline_saved_and_loaded_elsewhere(
     cluster_spark, example, tmp_path
 ):
@@ -112,7 +112,7 @@ def test_cross_validation_of_a_pipeline_saved_and_loaded_elsewhere(
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     np.testing.assert_allclose(json.loads(done.stdout), expected, rtol=1e-6, atol=1e-6)

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import functions as sf
 
+import spark_dl
 from spark_dl.errors import (
     ConfigError,
     DataError,
@@ -256,6 +257,11 @@ def test_a_column_that_says_no_split(spark, tmp_path, said, error, message):
     with pytest.raises(error, match=re.escape(message)):
         write(numbers(spark).withColumn("s", sf.expr(said)), tmp_path / "d", split_column="s")
     assert nothing_complete(tmp_path / "d")
+
+
+def test_fractions_and_a_column_both():
+    with pytest.raises(ConfigError, match="give either splits or split_column, not both"):
+        spark_dl.prepare(None, features=["a"], path="d", splits=SPLITS, split_column="s")
 
 
 def test_a_split_column_that_is_not_there(spark, tmp_path):
