@@ -64,7 +64,7 @@ class PortRange:
         """Return the error that none of the ports is free on this host."""
         msg = (
             f"no port of cluster.ports {self} is free on {socket.gethostname()} for {what}: a host "
-            "needs one for each of its workers, the driver's one for the control channel and one "
+            "needs two for each of its workers, the driver's one for the control channel and one "
             "for TensorBoard; widen the range, or end what holds its ports"
         )
         return ResourceError(msg)

@@ -4,6 +4,7 @@ from spark_dl.config.base import Section, build
 from spark_dl.config.checkpoint import CheckpointConfig
 from spark_dl.config.job import JobConfig, JobName, required
 from spark_dl.config.loading import json_schema, load_config
+from spark_dl.config.schedule import LearningRateConfig, ValidationConfig
 from spark_dl.config.sections import (
     ClusterConfig,
     DatasetConfig,
@@ -25,6 +26,7 @@ __all__ = [
     "InferConfig",
     "JobConfig",
     "JobName",
+    "LearningRateConfig",
     "ModelConfig",
     "OutputConfig",
     "Section",
@@ -32,6 +34,7 @@ __all__ = [
     "TableConfig",
     "TensorBoardConfig",
     "TrainingConfig",
+    "ValidationConfig",
     "build",
     "json_schema",
     "load_config",

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from spark_dl.config.base import Flag, Params, PositiveInt, PositiveSeconds, Section, Text
 from spark_dl.config.checkpoint import CheckpointConfig
+from spark_dl.config.schedule import LearningRateConfig, ValidationConfig
 from spark_dl.ports import PortRange
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ TableFormat = Literal["delta", "parquet"]
 _FN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _HIGHEST_PORT = 65535
 _PREFIX = re.compile(r"/(?:[\w.~/-]|\{port\})*")
+_HIGHEST_CLASS = 10**6
 
 
 class TableConfig(Section):
@@ -200,6 +202,15 @@ class TrainingConfig(Section):
         log_every_steps: steps between two lines of progress and metrics; 50 costs nothing that can
             be measured.
         checkpoint: when the run's state is saved, see `CheckpointConfig`.
+        steps_per_epoch: steps that make an epoch, for splits whose pass takes hours, or a moment;
+            by default one pass over the split. The next epoch goes on where the last one ended.
+        class_weight: factor of the loss of each class's rows, by the label's number; classes that
+            are not named weigh 1. By default all weigh alike.
+        learning_rate: scale and warm-up of the model's learning rate, see `LearningRateConfig`.
+        validation: when to validate, see `ValidationConfig`.
+        check_numerics: whether every operation is checked for NaN and infinity, so that the first
+            one that makes them is named, with its layer; off, because steps take several times as
+            long.
     """
 
     epochs: PositiveInt = 1
@@ -209,6 +220,20 @@ class TrainingConfig(Section):
     remainder: Literal["drop", "pad"] = "drop"
     log_every_steps: PositiveInt = 50
     checkpoint: CheckpointConfig = Field(default_factory=CheckpointConfig)
+    steps_per_epoch: PositiveInt | None = None
+    class_weight: dict[int, Annotated[float, Field(ge=0)]] | None = None
+    learning_rate: LearningRateConfig = Field(default_factory=LearningRateConfig)
+    validation: ValidationConfig = Field(default_factory=ValidationConfig)
+    check_numerics: Flag = False
+
+    @field_validator("class_weight")
+    @classmethod
+    def _classes(cls, weights: dict[int, float] | None) -> dict[int, float] | None:
+        negative = [label for label in weights or {} if not 0 <= label <= _HIGHEST_CLASS]
+        if negative:
+            msg = f"classes are numbers from 0 to {_HIGHEST_CLASS}, got {negative[0]}"
+            raise ValueError(msg)
+        return weights
 
 
 class ClusterConfig(Section):
@@ -302,6 +327,10 @@ class TensorBoardConfig(Section):
             right for proxies that take their own prefix off.
         public_url: its address as users see it, such as ``https://hub/user/me/proxy/{port}/``, to
             be printed; by default its own, or a tunnel's where the driver is elsewhere.
+        histograms_every_epochs: epochs between two histograms of the weights; none by default: a
+            big model's take room.
+        profile_steps: first and last step, counted from 1 over the run, of which the chief writes
+            a profile; by default none is profiled.
     """
 
     enabled: Flag = True
@@ -310,6 +339,8 @@ class TensorBoardConfig(Section):
     keep: Flag = False
     path_prefix: Text | None = None
     public_url: Text | None = None
+    histograms_every_epochs: PositiveInt | None = None
+    profile_steps: tuple[PositiveInt, PositiveInt] | None = None
 
     @field_validator("path_prefix")
     @classmethod
@@ -318,6 +349,14 @@ class TensorBoardConfig(Section):
             msg = f"expected a path such as /proxy/absolute/{{port}}, got {path!r}"
             raise ValueError(msg)
         return path
+
+    @field_validator("profile_steps")
+    @classmethod
+    def _in_order(cls, steps: tuple[int, int] | None) -> tuple[int, int] | None:
+        if steps is not None and steps[0] > steps[1]:
+            msg = f"expected the first step and the last, got {list(steps)}"
+            raise ValueError(msg)
+        return steps
 
     @model_validator(mode="before")
     @classmethod

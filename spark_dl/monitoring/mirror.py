@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from typing import TYPE_CHECKING, Final, Self
 
+from spark_dl.background import Background
 from spark_dl.errors import SparkDLError
 from spark_dl.storage import Storage, join, normalise
 
@@ -18,7 +18,6 @@ __all__ = ["EventMirror"]
 logger = logging.getLogger(__name__)
 
 _BLOCK_BYTES: Final = 1 << 22
-_JOIN_S: Final = 30.0
 
 
 class EventMirror:
@@ -37,12 +36,8 @@ class EventMirror:
         """Copy nothing yet."""
         self._source = normalise(source)
         self._target = target
-        self._every_s = every_s
-        self._over = threading.Event()
         self._is_failing = False
-        self._thread = threading.Thread(
-            target=self._keep, name=f"mirror-{self._source}", daemon=True
-        )
+        self._looks = Background(self._try, every_s=every_s, name=f"mirror-{self._source}")
 
     def update(self) -> int:
         """Fetch what is new and return its bytes.
@@ -77,7 +72,7 @@ class EventMirror:
     def __enter__(self) -> Self:
         """Copy once, then go on in the background."""
         self._try()
-        self._thread.start()
+        self._looks.start()
         return self
 
     def __exit__(
@@ -87,13 +82,8 @@ class EventMirror:
         trace: TracebackType | None,
     ) -> None:
         """Copy once more and end; the copies stay."""
-        self._over.set()
-        self._thread.join(_JOIN_S)
+        self._looks.close()
         self._try()
-
-    def _keep(self) -> None:
-        while not self._over.wait(self._every_s):
-            self._try()
 
     def _try(self) -> None:
         try:

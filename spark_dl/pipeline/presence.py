@@ -10,11 +10,11 @@ import json
 import logging
 import os
 import socket
-import threading
 import time
 import uuid
 from typing import TYPE_CHECKING, Final, Self
 
+from spark_dl.background import Background
 from spark_dl.errors import SparkDLError
 from spark_dl.storage import Storage
 from spark_dl.storage.status import now
@@ -31,7 +31,6 @@ logger = logging.getLogger(__name__)
 _LOOK_S: Final = 1.0
 #: A tenth of the silence after which `spark-dl runs` calls a run silent.
 BEAT_S: Final = 12.0
-_JOIN_S: Final = 30.0
 
 
 class Presence:
@@ -48,16 +47,15 @@ class Presence:
     def __init__(self, paths: RunPaths, *, look_s: float = _LOOK_S, beat_s: float = BEAT_S) -> None:
         """Write nothing yet."""
         self._paths = paths
-        self._look_s = look_s
         self._beat_s = beat_s
         self._sign = {"host": socket.gethostname(), "pid": os.getpid(), "token": uuid.uuid4().hex}
         self._reason: str | None = None
         self._has_beaten = False
         self._is_displaced = False
-        self._over = threading.Event()
+        self._beaten_at: float | None = None
         self._is_failing = False
-        self._thread = threading.Thread(
-            target=self._live, name=f"presence-{paths.run_id}", daemon=True
+        self._looks = Background(
+            self._look, every_s=look_s, name=f"presence-{paths.run_id}", at_once=True
         )
 
     def owns_run(self) -> bool:
@@ -70,7 +68,7 @@ class Presence:
 
     def __enter__(self) -> Self:
         """Begin."""
-        self._thread.start()
+        self._looks.start()
         return self
 
     def __exit__(
@@ -80,8 +78,7 @@ class Presence:
         trace: TracebackType | None,
     ) -> None:
         """End, and take both files away."""
-        self._over.set()
-        self._thread.join(_JOIN_S)
+        self._looks.close()
         if self._is_displaced:
             return
         try:
@@ -91,24 +88,21 @@ class Presence:
         except (SparkDLError, OSError) as problem:
             logger.warning("the heartbeat of %s stays: %s", self._paths.run_id, problem)
 
-    def _live(self) -> None:
-        beaten: float | None = None
-        while True:
-            try:
-                storage = Storage(self._paths.root)
-                if beaten is None or time.monotonic() - beaten >= self._beat_s:
-                    beaten = time.monotonic()
-                    self._beat(storage)
-                if self._reason is None and storage.exists(self._paths.stop):
-                    self._reason = _reason(storage.read_bytes(self._paths.stop))
-                    logger.info("%s: %s", self._paths.run_id, self._reason)
-                self._is_failing = False
-            except (SparkDLError, OSError, ValueError) as problem:
-                if not self._is_failing:
-                    logger.warning("the run directory cannot be reached: %s", problem)
-                self._is_failing = True
-            if self._over.wait(self._look_s):
-                return
+    def _look(self) -> None:
+        try:
+            storage = Storage(self._paths.root)
+            now_s = time.monotonic()
+            if self._beaten_at is None or now_s - self._beaten_at >= self._beat_s:
+                self._beaten_at = now_s
+                self._beat(storage)
+            if self._reason is None and storage.exists(self._paths.stop):
+                self._reason = _reason(storage.read_bytes(self._paths.stop))
+                logger.info("%s: %s", self._paths.run_id, self._reason)
+            self._is_failing = False
+        except (SparkDLError, OSError, ValueError) as problem:
+            if not self._is_failing:
+                logger.warning("the run directory cannot be reached: %s", problem)
+            self._is_failing = True
 
     def _beat(self, storage: Storage) -> None:
         """Sign that the run is ours, unless somebody else has: this driver was away for long."""

@@ -28,7 +28,7 @@ from spark_dl.runs import Record, Run, finished_run, read_status, recorded
 from spark_dl.shards.assignment import Assignment
 from spark_dl.storage import RunPaths, Storage, join, normalise
 from spark_dl.training.entry import NOISE, PRELOAD, run_rank
-from spark_dl.training.task import TrainTask
+from spark_dl.training.task import Board, TrainTask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -213,6 +213,17 @@ def _task(job: TrainingJob) -> TrainTask:
         log_every_steps=training.log_every_steps,
         checkpoint=training.checkpoint,
         storage=job.config.storage,
+        steps_per_epoch=training.steps_per_epoch,
+        class_weight=training.class_weight,
+        learning_rate=training.learning_rate,
+        validation=training.validation,
+        check_numerics=training.check_numerics,
+        board=Board(
+            histograms_every_epochs=job.config.tensorboard.histograms_every_epochs,
+            profile_steps=job.config.tensorboard.profile_steps,
+            job=job.config.to_yaml(),
+        ),
+        ports=job.config.cluster.port_range,
         fingerprint=job.dataset.manifest.fingerprint,
     )
 

@@ -88,7 +88,8 @@ def _collect(
     timeout_s: float,
 ) -> list[dict[str, Any]]:
     results: dict[int, dict[str, Any]] = {}
-    while len(results) < len(children):
+    consequences: dict[int, RankFailure] = {}
+    while len(results) + len(consequences) < len(children):
         try:
             rank, event = news.get(timeout=max(deadline - time.monotonic(), 0.01))
         except queue.Empty:
@@ -99,8 +100,13 @@ def _collect(
         kind = event.event.get("kind", event.kind)
         if kind == "result":
             results[rank] = event.event["result"] or {}
-        elif kind == "error" or event.kind == "exit":
+        elif kind == "error" and event.event.get("peer"):
+            # a peer is gone: whatever ended that one is the cause
+            consequences[rank] = _failure(rank, event, children[rank])
+        elif (kind == "error" or event.kind == "exit") and rank not in consequences:
             raise TrainingFailedError.from_failures([_failure(rank, event, children[rank])])
+    if consequences:
+        raise TrainingFailedError.from_failures(list(consequences.values()))
     for child in children:
         child.release()
     return [results[rank] for rank in range(len(children))]

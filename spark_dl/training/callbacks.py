@@ -3,46 +3,29 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import keras
 import numpy as np
 
 from spark_dl.training.checkpoint import Position
-from spark_dl.training.metrics import evaluate, reduced_metrics
+from spark_dl.training.metrics import reduced_metrics
 from spark_dl.training.saving import Clock, is_due
-from spark_dl.training.state import averaged_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    import tensorflow as tf
-
     from spark_dl.training.callback_state import CallbackStates
     from spark_dl.training.collective import Collective
     from spark_dl.training.events import RunLog
-    from spark_dl.training.pulse import Pulse
     from spark_dl.training.saving import Saver
     from spark_dl.training.task import TrainTask
+    from spark_dl.training.validation import Validation
 
-__all__ = ["Checkpoints", "EpochEnd", "StepReports", "Validation"]
+__all__ = ["Checkpoints", "EpochEnd", "StepReports"]
 
 _REPORT_INTERVAL_S: Final = 0.25
 Logs = dict[str, Any] | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Validation:
-    """The rows that this rank evaluates.
-
-    Attributes:
-        mine: its own rows, `None` when it has none.
-        probe: one batch of any rows of the split.
-    """
-
-    mine: tf.data.Dataset | None
-    probe: tf.data.Dataset
 
 
 class EpochEnd(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped here
@@ -60,15 +43,13 @@ class EpochEnd(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is unty
         steps_per_epoch: int,
         validation: Validation | None,
         log: RunLog | None,
-        pulse: Pulse,
     ) -> None:
-        """Remember the parts; `log` is the chief's, `pulse` tells how the validation goes."""
+        """Remember the parts; `log` is the chief's."""
         super().__init__()
         self._collective = collective
         self._steps = steps_per_epoch
         self._validation = validation
         self._log = log
-        self._pulse = pulse
         self.history: dict[str, list[float]] = {}
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
@@ -77,15 +58,8 @@ class EpochEnd(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is unty
         train = reduced_metrics(self.model, self._collective)
         self._write("train", train, epoch, step)
         merged = dict(train)
-        if self._validation is not None:
-            with averaged_state(self.model, self._collective):
-                values = evaluate(
-                    self.model,
-                    self._validation.mine,
-                    self._validation.probe,
-                    self._collective,
-                    callbacks=[self._pulse],
-                )
+        if self._validation is not None and self._validation.when.ends_epoch(epoch):
+            values = self._validation.run(self.model)
             self._write("validation", values, epoch, step)
             merged |= {f"val_{name}": value for name, value in values.items()}
         for name, value in merged.items():

@@ -1,28 +1,33 @@
 """What ranks do together: mean of gradients, sums of metrics, a broadcast.
 
 Keras 3 cannot `fit` inside `MultiWorkerMirroredStrategy`, so the strategy serves as a transport
-only: the model is built outside its scope, and tensors are reduced through its replica context.
-Tensors travel in flat buckets (`spark_dl.training.buckets`), which is twice as fast as a list of
-small ones; rows of embeddings' gradients are gathered as they are, where that is less.
+only: the model is built outside its scope. Tensors travel in flat buckets
+(`spark_dl.training.buckets`), which is twice as fast as a list of small ones; on GPUs through the
+strategy, in main memory through connections of our own (`spark_dl.training.ring`), several times as
+fast as through gRPC. Rows of embeddings' gradients are gathered as they are, where that is less.
 """
 
 from __future__ import annotations
 
 import logging
+import secrets
 from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
 
-from spark_dl.errors import ConfigError
+from spark_dl.errors import ConfigError, ResourceError
 from spark_dl.training.buckets import Piece, plan_buckets
+from spark_dl.training.ring import TOKEN_BYTES, Entrance, Ring
 from spark_dl.training.sparse import mean_slices
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     import numpy.typing as npt
 
+    from spark_dl.errors import WorkerLostError
+    from spark_dl.ports import PortRange
     from spark_dl.training.sparse import Gradient
 
 __all__ = ["Collective", "MultiWorkerCollective", "form_collective"]
@@ -41,6 +46,11 @@ class Collective:
     rank = 0
     world_size = 1
 
+    @property
+    def lost(self) -> WorkerLostError | None:
+        """What is known of a rank that is gone; an error of a step is its consequence then."""
+        return None
+
     def mean(self, tensors: Sequence[Gradient]) -> list[Gradient]:
         """Return the mean of each tensor over the ranks; usable inside a `tf.function`.
 
@@ -53,6 +63,10 @@ class Collective:
             dense tensor where that is less.
         """
         return list(tensors)
+
+    def sum(self, tensor: tf.Tensor) -> tf.Tensor:
+        """Return the sum of a tensor over the ranks; usable inside a `tf.function`."""
+        return tensor
 
     def strategy(self) -> tf.distribute.Strategy:
         """Return TensorFlow's strategy over these ranks."""
@@ -74,14 +88,18 @@ class Collective:
 
 
 class MultiWorkerCollective(Collective):
-    """Collectives over TensorFlow's own runtime; TF_CONFIG must be set.
+    """Collectives over the cluster that TF_CONFIG tells of.
 
     Args:
         rank: this rank.
         world_size: number of ranks.
+        timeout_s: how long ranks may wait for each other until they are connected.
+        ports: where the ranks' own ports must lie; by default anywhere.
     """
 
-    def __init__(self, rank: int, world_size: int) -> None:
+    def __init__(
+        self, rank: int, world_size: int, *, timeout_s: float, ports: PortRange | None = None
+    ) -> None:
         """Form the cluster; waits for the other ranks."""
         self.rank = rank
         self.world_size = world_size
@@ -91,22 +109,69 @@ class MultiWorkerCollective(Collective):
         self._strategy = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
         # tensors must lie on the strategy's own device, else "destinations can not be empty"
         self._device = self._strategy.extended.worker_devices[0]
-        self._sum = tf.function(self.sum, reduce_retracing=True)
+        self._strategy_sum = tf.function(
+            lambda tensor: self._through_strategy("sum", tensor), reduce_retracing=True
+        )
+        self._ring: Ring | None = None
+        if not tf.config.list_physical_devices("GPU"):
+            self._ring = self._join_ring(timeout_s, ports)
+            # what orders the ring's sums within a function as they stand in it
+            self._order = tf.Variable(0, trainable=False)
+
+    def _join_ring(self, timeout_s: float, ports: PortRange | None) -> Ring | None:
+        """Tell the others by TensorFlow's cluster where this rank listens, and connect.
+
+        Returns:
+            the ring; `None` on all ranks where one of them has no port for it.
+        """
+        cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec()
+        tasks = [*cluster.job_tasks("chief")]
+        tasks += cluster.job_tasks("worker") if "worker" in cluster.jobs else []
+        hosts = [address.rpartition(":")[0].strip("[]") for address in tasks]
+        told = np.zeros(self.world_size + TOKEN_BYTES // 8, np.int64)
+        entrance = None
+        try:
+            entrance = Entrance(hosts[self.rank], ports)
+            told[self.rank] = entrance.port
+        except ResourceError as error:
+            logger.warning("gradients go through TensorFlow's slower connections: %s", error)
+        if self.rank == 0:
+            told[self.world_size :] = np.frombuffer(secrets.token_bytes(TOKEN_BYTES), np.int64)
+        shared = self._strategy_sum(tf.constant(told)).numpy()
+        entrances = shared[: self.world_size].tolist()
+        token = shared[self.world_size :].tobytes()
+        if entrance is None or not all(entrances):
+            if entrance is not None:
+                entrance.close()
+            return None
+        addresses = list(zip(hosts, entrances, strict=True))
+        return Ring.join(self.rank, addresses, entrance, token, timeout_s=timeout_s)
+
+    @property
+    def lost(self) -> WorkerLostError | None:
+        """What is known of a rank that is gone."""
+        return None if self._ring is None else self._ring.lost
 
     def strategy(self) -> tf.distribute.Strategy:
         """Return TensorFlow's strategy over these ranks."""
         return self._strategy
 
-    def _reduce(self, operation: str, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Reduce flat tensors."""
-
+    def _through_strategy(self, operation: str, tensor: tf.Tensor) -> tf.Tensor:
         def replica(values: list[tf.Tensor]) -> list[tf.Tensor]:
             context = tf.distribute.get_replica_context()
             reduced: list[tf.Tensor] = context.all_reduce(operation, values)
             return reduced
 
-        result: list[tf.Tensor] = self._strategy.run(replica, args=(self._placed(tensors),))
-        return result
+        return self._strategy.run(replica, args=(self._placed([tensor]),))[0]
+
+    def _through_ring(self, ring: Ring, flat: tf.Tensor) -> tf.Tensor:
+        """Sum in Python; TensorFlow's threads go on meanwhile."""
+        with tf.device("CPU:0"):
+            turn = self._order.read_value()
+            total = tf.numpy_function(lambda array, _: ring.sum(array), [flat, turn], flat.dtype)
+            with tf.control_dependencies([total]):
+                self._order.assign_add(1)  # the next sum reads it, hence comes after this one
+        return tf.ensure_shape(total, flat.shape)
 
     def _placed(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         with tf.device(self._device):
@@ -135,7 +200,11 @@ class MultiWorkerCollective(Collective):
     def _mean_bucket(self, tensors: list[tf.Tensor]) -> list[tf.Tensor]:
         """Reduce tensors of one dtype as one flat tensor."""
         flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], 0)
-        (reduced,) = self._reduce("mean", [flat])
+        if self._ring is None:
+            reduced = self._through_strategy("mean", flat)
+        else:
+            total = self._through_ring(self._ring, flat)
+            reduced = tf.cast(total / tf.cast(self.world_size, total.dtype), total.dtype)
         parts = tf.split(reduced, [tf.size(tensor) for tensor in tensors])
         return [
             tf.ensure_shape(tf.reshape(part, tf.shape(tensor)), tensor.shape)
@@ -144,7 +213,16 @@ class MultiWorkerCollective(Collective):
 
     def sum(self, tensor: tf.Tensor) -> tf.Tensor:
         """Return the sum of a tensor over the ranks; usable inside a `tf.function`."""
-        return self._reduce("sum", [tensor])[0]
+        if self._ring is None:
+            return self._through_strategy("sum", tensor)
+        flat = self._through_ring(self._ring, tf.reshape(tensor, [-1]))
+        return tf.reshape(flat, tf.shape(tensor))
+
+    def _sum_array(self, array: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        if self._ring is not None:
+            return self._ring.sum(array)
+        summed: npt.NDArray[np.generic] = self._strategy_sum(tf.constant(array)).numpy()
+        return summed
 
     def gather(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """Return the rows of all ranks, in order of rank; only inside a `tf.function`.
@@ -164,16 +242,19 @@ class MultiWorkerCollective(Collective):
         self, arrays: Sequence[npt.NDArray[np.generic]]
     ) -> list[npt.NDArray[np.float64]]:
         """Return the sum of each array over the ranks, computed in float64."""
-        return _through_flat(
-            arrays, np.dtype(np.float64), lambda flat: self._sum(tf.constant(flat)).numpy()
+        flat = np.concatenate(
+            [np.zeros(0), *(np.asarray(array, np.float64).reshape(-1) for array in arrays)]
         )
+        ends = np.cumsum([np.size(array) for array in arrays])[:-1]
+        parts = np.split(np.asarray(self._sum_array(flat), np.float64), ends)
+        return [part.reshape(np.shape(array)) for part, array in zip(parts, arrays, strict=True)]
 
     def broadcast(self, arrays: Sequence[npt.NDArray[np.generic]]) -> list[npt.NDArray[np.generic]]:
         """Return rank 0's arrays, bit for bit: as integers, to which the others add zeros."""
         raw = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
         words = np.frombuffer(raw + bytes(-len(raw) % 8), np.int64)
         mine = words if self.rank == 0 else np.zeros_like(words)
-        data = self._sum(tf.constant(mine)).numpy().tobytes()
+        data = self._sum_array(mine).tobytes()
         received = []
         start = 0
         for array in arrays:
@@ -189,29 +270,22 @@ def _piece(tensor: tf.Tensor) -> Piece:
     return Piece(tensor.dtype.name, size_bytes)
 
 
-def _through_flat(
-    arrays: Sequence[npt.NDArray[np.generic]],
-    dtype: np.dtype[np.float64],
-    reduce: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]],
-) -> list[npt.NDArray[np.float64]]:
-    flat = np.concatenate(
-        [np.zeros(0, dtype), *(np.asarray(array, dtype).reshape(-1) for array in arrays)]
-    )
-    reduced = reduce(flat)
-    ends = np.cumsum([np.size(array) for array in arrays])[:-1]
-    return [
-        part.reshape(np.shape(array))
-        for part, array in zip(np.split(reduced, ends), arrays, strict=True)
-    ]
-
-
-def form_collective(rank: int, world_size: int, *, cores: int) -> Collective:
+def form_collective(
+    rank: int,
+    world_size: int,
+    *,
+    cores: int,
+    timeout_s: float = 120.0,
+    ports: PortRange | None = None,
+) -> Collective:
     """Set TensorFlow's threads to the task's cores and form the cluster.
 
     Args:
         rank: this rank.
         world_size: number of ranks.
         cores: CPU cores of the Spark task.
+        timeout_s: how long ranks may wait for each other until they are connected.
+        ports: where the ranks' own ports must lie; by default anywhere.
 
     Raises:
         ConfigError: TensorFlow was used before in this process, so that neither can be set any
@@ -230,4 +304,6 @@ def form_collective(rank: int, world_size: int, *, cores: int) -> Collective:
         raise ConfigError(msg) from error
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, enable=True)
-    return Collective() if world_size == 1 else MultiWorkerCollective(rank, world_size)
+    if world_size == 1:
+        return Collective()
+    return MultiWorkerCollective(rank, world_size, timeout_s=timeout_s, ports=ports)

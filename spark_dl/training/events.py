@@ -21,10 +21,27 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from spark_dl.storage import RunPaths
+    from spark_dl.training.task import TrainTask
 
-__all__ = ["RunLog"]
+__all__ = ["RunLog", "hyperparameters"]
 
 _FLUSH_MS = 1000
+
+
+def hyperparameters(task: TrainTask) -> dict[str, bool | int | float | str]:
+    """Return what one compares runs by: the plain ones of the model's parameters, and the job's."""
+    plain = {
+        name: value
+        for name, value in task.params.items()
+        if isinstance(value, bool | int | float | str)
+    }
+    own = {
+        "global_batch_size": task.global_batch_size,
+        "epochs": task.epochs,
+        "seed": task.seed,
+        "learning_rate.scale": task.learning_rate.scale,
+    }
+    return {**plain, **own}
 
 
 class RunLog:
@@ -114,6 +131,36 @@ class RunLog:
         with self._writer("train").as_default(0):
             tf.summary.graph(graph.as_graph_def())
         self._writer("train").flush()
+
+    @property
+    def profiles(self) -> str:
+        """Where profiles go, so that TensorBoard finds them."""
+        return join(self._folder, "train")
+
+    def write_job(self, task: TrainTask) -> None:
+        """Write the job's config as a text and, where TensorBoard is installed, its parameters."""
+        writer = self._writer("train")
+        with writer.as_default(0):
+            if task.board.job:
+                tf.summary.text("job", f"```yaml\n{task.board.job}\n```")
+            with contextlib.suppress(ImportError):
+                from tensorboard.plugins.hparams import api
+
+                api.hparams(hyperparameters(task))
+        writer.flush()
+
+    def write_histograms(self, model: keras.Model, *, step: int) -> None:
+        """Write a histogram of each weight.
+
+        Args:
+            model: a built model.
+            step: steps since the start of the run.
+        """
+        writer = self._writer("train")
+        with writer.as_default(step):
+            for variable in model.weights:
+                tf.summary.histogram(f"weights/{variable.path}", variable.numpy())
+        writer.flush()
 
     def close(self) -> None:
         """Flush and close.

@@ -16,12 +16,12 @@ from spark_dl.shards.assignment import evaluation_rows
 from spark_dl.training.checkpoint import CheckpointStore, Position
 from spark_dl.training.data import evaluation_dataset, training_dataset
 from spark_dl.training.events import RunLog
-from spark_dl.training.export import export_model, takes_bare_input
+from spark_dl.training.export import takes_bare_input
+from spark_dl.training.finish import export_trained
 from spark_dl.training.model import resolve_function
 from spark_dl.training.resume import find
 from spark_dl.training.rows import assign_rows, open_split
 from spark_dl.training.saving import Saver
-from spark_dl.training.state import averaged_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -213,7 +213,10 @@ class OwnLoop:
             tensors: shapes and dtypes must be the same on all ranks.
             operation: ``mean`` or ``sum``.
         """
-        means = self._collective.mean([tf.convert_to_tensor(tensor) for tensor in tensors])
+        given = [tf.convert_to_tensor(tensor) for tensor in tensors]
+        if operation == "sum" and any(tensor.dtype.is_integer for tensor in given):
+            return [self._collective.sum(tensor) for tensor in given]  # a mean would be rounded
+        means = self._collective.mean(given)
         if operation == "mean":
             return means
         return [mean * tf.cast(self.world_size, mean.dtype) for mean in means]
@@ -278,21 +281,9 @@ def run_own_loop(
         raise ConfigError(msg)
     history = ctx.checkpoint.history
     result: dict[str, Any] = {"history": history, "resumed_from": first, "model_path": ""}
-    if model is None:
-        return result
-    with averaged_state(model, collective):
-        if collective.rank == 0:
-            bare = takes_bare_input(model, ctx.spec)
-            model(_example(ctx, bare=bare))
-            result["model_path"] = export_model(
-                model,
-                ctx.spec,
-                task.paths.model(task.version),
-                run_id=task.paths.run_id,
-                version=task.version,
-                fingerprint=task.fingerprint,
-                init_from=task.init_from,
-            )
+    if model is not None:
+        model(_example(ctx, bare=takes_bare_input(model, ctx.spec)))
+        result["model_path"] = export_trained(model, ctx.spec, task, collective)
     return result
 
 

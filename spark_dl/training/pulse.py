@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import keras
+
+from spark_dl.background import Background
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,12 +36,12 @@ class Pulse(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
         self._report = report
         self._epoch = 0
         self._news: dict[str, Any] = {"doing": "starting"}
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="spark_dl-pulse", daemon=True)
+        self._told: dict[str, Any] = {}
+        self._beats = Background(self._beat, every_s=_REPORT_INTERVAL_S, name="spark_dl-pulse")
 
     def __enter__(self) -> Self:
         """Begin to report."""
-        self._thread.start()
+        self._beats.start()
         return self
 
     def __exit__(
@@ -50,16 +51,13 @@ class Pulse(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
         trace: TracebackType | None,
     ) -> None:
         """Stop."""
-        self._over.set()
-        self._thread.join()
+        self._beats.close()
 
     def _beat(self) -> None:
-        told: dict[str, Any] = {}
-        while not self._over.wait(_REPORT_INTERVAL_S):
-            news = self._news
-            if news is not told:
-                told = news
-                self._report({"kind": "pulse", **news})
+        news = self._news
+        if news is not self._told:
+            self._told = news
+            self._report({"kind": "pulse", **news})
 
     def tell(self, doing: str) -> None:
         """Say what this rank is about to do."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["kept_events", "kept_metrics", "rewind"]
 
+#: What TensorBoard knows event files by.
+_EVENTS: Final = "tfevents"
 _HEADER_BYTES: Final = 12
 _FOOTER_BYTES: Final = 4
 _LENGTH: Final = struct.Struct("<Q")
@@ -36,6 +38,8 @@ def rewind(paths: RunPaths, step: int) -> None:
     if storage.exists(paths.metrics):
         storage.write_atomic(paths.metrics, kept_metrics(storage.read_text(paths.metrics), step))
     for name in storage.files(paths.events):
+        if _EVENTS not in name:
+            continue  # a profile, which is of no step's records
         path = join(paths.events, name)
         old = storage.read_bytes(path)
         new = kept_events(old, step)

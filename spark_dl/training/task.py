@@ -5,14 +5,36 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from spark_dl.config import CheckpointConfig, StorageConfig
+from spark_dl.config import (
+    CheckpointConfig,
+    LearningRateConfig,
+    StorageConfig,
+    ValidationConfig,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from spark_dl.ports import PortRange
     from spark_dl.storage import RunPaths
 
-__all__ = ["TrainTask"]
+__all__ = ["Board", "TrainTask"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """What the chief writes for TensorBoard besides curves and graph.
+
+    Attributes:
+        histograms_every_epochs: epochs between two histograms of the weights; `None` for none.
+        profile_steps: first and last step of a profile, counted from 1 over the run; `None` for
+            none.
+        job: the job's config as YAML, shown as a text; empty for none.
+    """
+
+    histograms_every_epochs: int | None = None
+    profile_steps: tuple[int, int] | None = None
+    job: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +63,13 @@ class TrainTask:
         init_from: file of the weights to start from, `.keras` or `.weights.h5`; empty for none.
         checkpoint: when the run's state is saved.
         storage: where a host keeps copies of remote shards.
+        steps_per_epoch: steps that make an epoch; `None`: one pass over the training split.
+        class_weight: factor of the loss of each class's rows, by the label's number.
+        learning_rate: scale and warm-up of the model's learning rate.
+        validation: when to validate.
+        check_numerics: whether the first operation that makes a NaN or an infinity is named.
+        board: what TensorBoard gets besides curves and graph.
+        ports: where the ranks' own ports must lie; `None`: anywhere.
         version: version number of the exported model.
         fingerprint: the dataset's fingerprint.
     """
@@ -62,5 +91,12 @@ class TrainTask:
     init_from: str = ""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
+    steps_per_epoch: int | None = None
+    class_weight: Mapping[int, float] | None = None
+    learning_rate: LearningRateConfig = field(default_factory=LearningRateConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    check_numerics: bool = False
+    board: Board = field(default_factory=Board)
+    ports: PortRange | None = None
     version: int = 1
     fingerprint: str = ""

@@ -6,35 +6,31 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-from spark_dl.shards import Manifest
+import tensorflow as tf
+
 from spark_dl.shards.assignment import evaluation_rows
+from spark_dl.training.boards import Histograms, Profile
 from spark_dl.training.callback_state import CallbackStates
-from spark_dl.training.callbacks import Checkpoints, EpochEnd, StepReports, Validation
-from spark_dl.training.checkpoint import CheckpointStore
+from spark_dl.training.callbacks import Checkpoints, EpochEnd, StepReports
 from spark_dl.training.collective import Collective, form_collective
-from spark_dl.training.data import evaluation_dataset, training_dataset
+from spark_dl.training.data import evaluation_dataset
 from spark_dl.training.events import RunLog
-from spark_dl.training.export import export_model, takes_bare_input
-from spark_dl.training.initial import load_initial
+from spark_dl.training.finish import export_trained
 from spark_dl.training.loop import fit_from
-from spark_dl.training.metrics import check_reducible
-from spark_dl.training.model import build_model
+from spark_dl.training.numerics import explained, watch_numerics
 from spark_dl.training.own_loop import run_own_loop
 from spark_dl.training.pulse import Pulse
-from spark_dl.training.resume import resume
-from spark_dl.training.rows import assign_rows, open_split
-from spark_dl.training.saving import Saver
-from spark_dl.training.state import averaged_state, equalise
+from spark_dl.training.rows import open_split
+from spark_dl.training.setup import Setup, probe, set_up
 from spark_dl.training.user import Rank, user_callbacks
+from spark_dl.training.validation import StepValidation, Validation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     import keras
-    import tensorflow as tf
 
     from spark_dl.training.context import RankContext
-    from spark_dl.training.data import ShardReader
     from spark_dl.training.task import TrainTask
 
 __all__ = ["fit", "train"]
@@ -55,11 +51,23 @@ def train(task: TrainTask, context: RankContext) -> dict[str, Any]:
     """
     # before anything else of TensorFlow runs
     with _deadline(context):
-        collective = form_collective(context.rank, context.world_size, cores=context.cores)
+        collective = form_collective(
+            context.rank,
+            context.world_size,
+            cores=context.cores,
+            timeout_s=context.start_timeout_s,
+            ports=task.ports,
+        )
         collective.barrier()
-    if task.train_fn is not None:
-        return run_own_loop(task, collective, context.report)
-    return fit(task, collective, context.report)
+    try:
+        if task.train_fn is not None:
+            return run_own_loop(task, collective, context.report)
+        return fit(task, collective, context.report)
+    except Exception as error:
+        if collective.lost is None:
+            raise
+        # told as TensorFlow tells that a peer is gone: seldom the cause, always worth a retry
+        raise tf.errors.UnavailableError(None, None, str(collective.lost)) from error
 
 
 @contextlib.contextmanager
@@ -91,92 +99,89 @@ def fit(
         collective: of this rank.
         report: takes the events for the driver.
     """
-    manifest = Manifest.read(task.dataset)
-    assignment = assign_rows(task, manifest, collective)
-    model = build_model(task, manifest.spec, collective)
-    bare = takes_bare_input(model, manifest.spec)
-    reader = open_split(task, manifest, task.train_split)
-    _build(model, reader, manifest, bare=bare)
-    check_reducible(model)
-    store = CheckpointStore(task.paths, task.checkpoint)
-    if task.init_from and collective.rank == 0 and not store.steps():
-        load_initial(model, task.init_from)  # the others get the chief's weights next
-    equalise(model, task.seed, collective)
-    start = resume(task, model, store, collective, assignment.steps_per_epoch)
-    saver = Saver(store, collective)
+    if task.check_numerics:
+        watch_numerics()
+    with explained(is_watched=task.check_numerics):
+        setup = set_up(task, collective)
+        history = _run_steps(setup, report)
+    report({"kind": "pulse", "doing": "exporting"})
+    return {
+        "history": history,
+        "steps": setup.steps_per_epoch * len(history["loss"]),
+        "resumed_from": setup.start.step,
+        "model_path": export_trained(setup.model, setup.manifest.spec, task, collective),
+    }
 
-    def batches(epoch: int, step: int) -> tf.data.Dataset:
-        return training_dataset(
-            reader,
-            assignment,
-            manifest.spec,
-            epochs=range(epoch, task.epochs),
-            step=step,
-            bare=bare,
-        )
 
-    steps = assignment.steps_per_epoch
+def _run_steps(setup: Setup, report: Callable[[dict[str, Any]], None]) -> dict[str, list[float]]:
+    """Train to the end, with checkpoints and records; return the history."""
+    task, steps = setup.task, setup.steps_per_epoch
     with contextlib.ExitStack() as stack:
         pulse = stack.enter_context(Pulse(steps, report))
-        log = stack.enter_context(RunLog(task.paths)) if collective.rank == 0 else None
-        validation = _validation(task, manifest, collective, bare=bare)
-        end = EpochEnd(collective, steps, validation, log, pulse)
-        end.history.update(start.history)
-        others = user_callbacks(task, _rank(task, collective))
-        callbacks: list[keras.callbacks.Callback] = [pulse, end, *others]
+        log = stack.enter_context(RunLog(task.paths)) if setup.collective.rank == 0 else None
+        validation = _validation(setup, pulse)
+        end = EpochEnd(setup.collective, steps, validation, log)
+        end.history.update(setup.start.history)
+        others = user_callbacks(task, _rank(setup))
+        states = CallbackStates(others, setup.start.own)
+        callbacks = [pulse, *_of_steps(setup, validation, log), end, *others]
         if log is not None:
-            saver.before_commit = log.save
-            log.write_graph(model)
-            callbacks.append(StepReports(task, steps, log, report))
-        states = CallbackStates(others, start.own)
-        callbacks.append(Checkpoints(task, collective, steps, saver, end.history, states))
-        fit_from(model, batches, callbacks, start=start, epochs=task.epochs, steps_per_epoch=steps)
+            setup.saver.before_commit = log.save
+            callbacks += _of_chief(setup, log, report)
+        callbacks.append(
+            Checkpoints(task, setup.collective, steps, setup.saver, end.history, states)
+        )
+        fit_from(
+            setup.model,
+            setup.batches,
+            callbacks,
+            start=setup.start,
+            epochs=task.epochs,
+            steps_per_epoch=steps,
+        )
         pulse.tell("saving")
-        saver.wait()
-    report({"kind": "pulse", "doing": "exporting"})
-    result: dict[str, Any] = {
-        "history": end.history,
-        "steps": steps * len(end.history["loss"]),
-        "resumed_from": start.step,
-    }
-    with averaged_state(model, collective):
-        if collective.rank == 0:
-            result["model_path"] = export_model(
-                model,
-                manifest.spec,
-                task.paths.model(task.version),
-                run_id=task.paths.run_id,
-                version=task.version,
-                fingerprint=task.fingerprint,
-                init_from=task.init_from,
-            )
-    return result
+        setup.saver.wait()
+    return end.history
 
 
-def _rank(task: TrainTask, collective: Collective) -> Rank:
+def _of_steps(
+    setup: Setup, validation: Validation | None, log: RunLog | None
+) -> list[keras.callbacks.Callback]:
+    """Return what may happen before and after a step on every rank."""
+    callbacks: list[keras.callbacks.Callback] = [] if setup.rate is None else [setup.rate]
+    if validation is not None and validation.when.every_steps is not None:
+        callbacks.append(StepValidation(validation, setup.steps_per_epoch, log))
+    return callbacks
+
+
+def _of_chief(
+    setup: Setup, log: RunLog, report: Callable[[dict[str, Any]], None]
+) -> list[keras.callbacks.Callback]:
+    """Return what only the chief does: reports, histograms, a profile."""
+    task, steps = setup.task, setup.steps_per_epoch
+    if setup.start.step == 0:
+        log.write_graph(setup.model)
+        log.write_job(task)
+    callbacks: list[keras.callbacks.Callback] = [StepReports(task, steps, log, report)]
+    if task.board.histograms_every_epochs is not None:
+        callbacks.append(Histograms(task.board.histograms_every_epochs, steps, log))
+    if task.board.profile_steps is not None:
+        callbacks.append(Profile(task.board.profile_steps, steps, log.profiles))
+    return callbacks
+
+
+def _rank(setup: Setup) -> Rank:
     return Rank(
-        rank=collective.rank,
-        world_size=collective.world_size,
-        paths=task.paths,
-        params=task.params,
+        rank=setup.collective.rank,
+        world_size=setup.collective.world_size,
+        paths=setup.task.paths,
+        params=setup.task.params,
     )
 
 
-def _probe(reader: ShardReader, manifest: Manifest, *, bare: bool) -> tf.data.Dataset:
-    """Return one batch of one row."""
-    return evaluation_dataset(reader, manifest.spec, range(1), batch_size=1, bare=bare)
-
-
-def _build(model: keras.Model, reader: ShardReader, manifest: Manifest, *, bare: bool) -> None:
-    """Create all variables: Keras makes those of the metrics in the first step only."""
-    model.evaluate(_probe(reader, manifest, bare=bare), verbose=0)
-    model.reset_metrics()
-    model.optimizer.build(model.trainable_variables)
-
-
-def _validation(
-    task: TrainTask, manifest: Manifest, collective: Collective, *, bare: bool
-) -> Validation | None:
+def _validation(setup: Setup, pulse: Pulse) -> Validation | None:
+    """Return the rows that this rank evaluates; `None` where the dataset has none to evaluate."""
+    task, manifest, collective = setup.task, setup.manifest, setup.collective
     split = task.validation_split
     if not split or not manifest.totals.get(split):
         return None
@@ -184,8 +189,14 @@ def _validation(
     rows = evaluation_rows(manifest.totals[split], collective.world_size, collective.rank)
     batch_size = max(task.global_batch_size // collective.world_size, 1)
     mine = (
-        evaluation_dataset(reader, manifest.spec, rows, batch_size=batch_size, bare=bare)
+        evaluation_dataset(reader, manifest.spec, rows, batch_size=batch_size, bare=setup.bare)
         if rows
         else None
     )
-    return Validation(mine=mine, probe=_probe(reader, manifest, bare=bare))
+    return Validation(
+        mine=mine,
+        probe=probe(reader, manifest, bare=setup.bare),
+        collective=collective,
+        when=task.validation,
+        callbacks=[pulse],
+    )
