@@ -29,6 +29,7 @@ SETTINGS = {
 }
 
 
+@pytest.mark.smoke
 def test_everything_on_hdfs(hadoop, tmp_path):
     (jar,) = Path(ROOT / "build" / "jars").glob("spark-dl-connector_*.jar")
     settings = SETTINGS | {"spark.jars": str(jar)}
