@@ -27,6 +27,7 @@ _VERBS: Final = {
     "init": "write a small project that runs at once",
     "submit": "print or run the spark-submit line for a config and a cluster",
     "runs": "list, show, compare, follow, stop and remove runs",
+    "lineage": "say which table, dataset, run and model a table's predictions come from",
     "tensorboard": "show runs in TensorBoard, wherever they lie",
     "jar": "print the path of the TFRecord connector's jar",
     "schema": "print the JSON schema of the YAML, for editors",
