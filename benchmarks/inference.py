@@ -1,7 +1,6 @@
 """How fast a table is scored: ours beside Spark's own ways to run a model, on the same rows.
 
-The model is light (64 floats to 10 numbers), so that what is measured is the way there and back.
-``python benchmarks/inference.py [--json] [--quick]``
+``python benchmarks/inference.py [--json] [--quick] [--only WORK…]``
 """
 
 from __future__ import annotations
@@ -13,10 +12,13 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from collections.abc import Callable, Iterator  # noqa: TC003 - Spark reads annotations
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,43 +33,96 @@ from spark_dl.training.export import export_model
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-WIDTH = 64
 OUTPUTS = 10
-TEXT_COLUMNS = 20
-ROWS, QUICK_ROWS = 1_000_000, 20_000
-ROUNDS, QUICK_ROUNDS = 5, 1
+CORES = 2
 BATCH_ROWS = 8192
-# of the issue on inference; the figures beside are printed only
-GOALS = {
-    ("array", "predict_batch_udf"): 2.0,
-    ("array", "no-op arrow_udf"): 0.9,
-    ("array + 20 string columns", "predict_batch_udf"): 1.3,
+#: Batch sizes that `predict_batch_udf` is tried with; the best one counts.
+PEER_BATCHES = (1024, 8192)
+ROUNDS, QUICK_ROUNDS = 5, 1
+QUICK_ROWS = 4_000
+NO_OP, PEER, NUMPY = "no-op arrow_udf", "predict_batch_udf", "numpy in one process"
+MEMORY_LIMIT_MB = 300
+
+
+@dataclass(frozen=True)
+class Work:
+    """One line of the table.
+
+    Attributes:
+        shape: shape of the input; empty for one text.
+        texts: text columns that are kept beside it.
+        rows: rows of the table.
+        goals: least ratio to each side beside ours; the figures of others are printed only.
+    """
+
+    shape: tuple[int, ...]
+    rows: int
+    goals: dict[str, float]
+    texts: int = 0
+
+    @property
+    def size(self) -> int:
+        """Numbers of a row."""
+        return int(np.prod(self.shape))
+
+
+WORKS = {
+    "dense 64": Work((64,), 1_000_000, {NO_OP: 0.9, PEER: 2.0}),
+    "dense 64 + 20 string columns": Work((64,), 250_000, {PEER: 1.3}, texts=20),
+    "dense 784": Work((784,), 100_000, {}),
+    "CNN 32x32x3": Work((32, 32, 3), 10_000, {NUMPY: 0.85}),
+    "text with a string lookup": Work((), 500_000, {}),
 }
 
 
-def write_model(folder: str) -> str:
-    """Write the model that all sides run."""
+def build(work: Work) -> Any:  # noqa: ANN401 - Keras'
+    """Return the model of a line."""
     import keras
 
+    layers = keras.layers
     keras.utils.set_random_seed(1)
-    spec = FeatureSpec(entries=(SpecEntry(name="x", column="x", dtype="float32", shape=(WIDTH,)),))
-    x = keras.Input((WIDTH,), name="x")
-    model = keras.Model({"x": x}, keras.layers.Dense(OUTPUTS)(x))
-    return export_model(model, spec, os.path.join(folder, "model"), run_id="benchmark")
+    if not work.shape:
+        x = keras.Input((), name="x", dtype="string")
+        known = [f"word {i}" for i in range(100)]
+        hidden = layers.Embedding(101, 16)(layers.StringLookup(vocabulary=known)(x))
+    elif len(work.shape) > 1:
+        x = keras.Input(work.shape, name="x")
+        hidden = layers.MaxPooling2D()(layers.Conv2D(16, 3, activation="relu")(x))
+        hidden = layers.Flatten()(layers.Conv2D(32, 3, activation="relu")(hidden))
+    else:
+        x = keras.Input(work.shape, name="x")
+        hidden = x
+    return keras.Model({"x": x}, layers.Dense(OUTPUTS)(hidden))
 
 
-def table(spark: SparkSession, folder: str, rows: int, *, texts: int) -> DataFrame:
+def write_model(work: Work, folder: str) -> str:
+    """Write the model that all sides run."""
+    dtype = "float32" if work.shape else "string"
+    entry = SpecEntry(name="x", column="x", dtype=dtype, shape=work.shape)
+    spec = FeatureSpec(entries=(entry,))
+    return export_model(build(work), spec, os.path.join(folder, "model"), run_id="benchmark")
+
+
+def table(spark: SparkSession, work: Work, folder: str, rows: int) -> DataFrame:
     """Write the rows and return them cached, so that reading them costs all sides the same."""
-    path = os.path.join(folder, f"rows-{texts}")
-    numbers = sf.array(*[(sf.rand(seed=i)).cast("float") for i in range(WIDTH)]).alias("x")
-    words = [sf.concat(sf.lit(f"text {i} "), sf.col("id")).alias(f"t{i}") for i in range(texts)]
-    spark.range(0, rows, 1, 8).select("id", numbers, *words).write.parquet(path)
-    cached = spark.read.parquet(path).cache()
+    if work.shape:
+        places = sf.sequence(sf.lit(1), sf.lit(work.size))
+        thousandths = sf.transform(
+            places, lambda i: sf.pmod(sf.hash(sf.col("id"), i), sf.lit(1000))
+        )
+        value = sf.transform(thousandths, lambda n: n / 1000).cast("array<float>")
+    else:
+        value = sf.concat(sf.lit("word "), (sf.col("id") % 150).cast("string"))
+    words = [
+        sf.concat(sf.lit(f"text {i} "), sf.col("id")).alias(f"t{i}") for i in range(work.texts)
+    ]
+    spark.range(0, rows, 1, 8).select("id", value.alias("x"), *words).write.parquet(folder)
+    cached = spark.read.parquet(folder).cache()
     cached.count()
     return cached
 
 
-def batch_udf(path: str) -> Callable[..., Any]:
+def batch_udf(work: Work, path: str, batch_size: int) -> Callable[..., Any]:
     """Spark's `predict_batch_udf` on the same SavedModel."""
     from pyspark.ml.functions import predict_batch_udf
     from pyspark.sql.types import ArrayType, FloatType
@@ -80,17 +135,17 @@ def batch_udf(path: str) -> Callable[..., Any]:
         signature = model.signatures["serving_default"]
 
         def run(x: np.ndarray) -> np.ndarray:
-            values = signature(x=tf.constant(x, tf.float32)).values()
+            values = signature(x=tf.constant(x, tf.float32 if x.dtype != object else tf.string))
             # the closure keeps the model: a signature alone does not keep its variables
-            return next(iter(values)).numpy() if model is not None else x
+            return next(iter(values.values())).numpy() if model is not None else x
 
         return run
 
     return predict_batch_udf(
         make,
         return_type=ArrayType(FloatType()),
-        batch_size=BATCH_ROWS,
-        input_tensor_shapes=[[WIDTH]],
+        batch_size=batch_size,
+        input_tensor_shapes=[list(work.shape)] if work.shape else None,
     )
 
 
@@ -104,6 +159,36 @@ def no_op() -> Callable[..., Any]:
             yield pa.ListArray.from_arrays(offsets, flat)
 
     return sf.arrow_udf(zeros, returnType="array<float>")
+
+
+NUMPY_SCRIPT = """
+    import sys, time
+    import numpy as np
+    import tensorflow as tf
+
+    path, shape, batch, batches, threads = sys.argv[1], eval(sys.argv[2]), *map(int, sys.argv[3:])
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    model = tf.saved_model.load(path)
+    run = model.signatures["serving_default"]
+    x = np.random.default_rng(1).random((batch, *shape), dtype="float32")
+    run(x=tf.constant(x))
+    best = 0.0
+    for _ in range(3):
+        started = time.perf_counter()
+        for _ in range(batches):
+            next(iter(run(x=tf.constant(x)).values())).numpy()
+        best = max(best, batch * batches / (time.perf_counter() - started))
+    print(best)
+"""
+
+
+def numpy_rate(work: Work, path: str, rows: int) -> float:
+    """Return the rows/s of the same model on numpy, in one process with as many threads."""
+    batch = min(1024, rows)
+    command = [sys.executable, "-c", textwrap.dedent(NUMPY_SCRIPT), path, str(work.shape)]
+    command += [str(batch), str(max(1, rows // batch)), str(CORES)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 - our own script
+    return float(done.stdout.split()[-1])
 
 
 def seconds(df: DataFrame) -> float:
@@ -124,28 +209,88 @@ def measure(sides: dict[str, DataFrame], rounds: int) -> dict[str, list[float]]:
     return times
 
 
-def lines(work: str, rows: int, times: dict[str, list[float]]) -> Iterator[dict[str, Any]]:
-    """Return one line for each side beside ours."""
-    ours = rows / min(times["ours"])
-    for name, taken in times.items():
-        if name == "ours":
-            continue
-        theirs = rows / min(taken)
-        line: dict[str, Any] = {
-            "bench": "inference",
-            "work": f"light model, {work}",
-            "unit": "rows/s",
-            "ours": round(ours),
-            "ours_median": round(rows / statistics.median(times["ours"])),
-            "beside": name,
-            "theirs": round(theirs),
-            "theirs_median": round(rows / statistics.median(taken)),
-            "ratio": round(ours / theirs, 3),
-        }
-        goal = GOALS.get((work, name))
-        if goal is not None:
-            line |= {"goal": goal, "ok": ours / theirs >= goal}
-        yield line
+def line(work: str, beside: str, ours: list[float], theirs: list[float]) -> dict[str, Any]:
+    """Return one line of the table, out of rows/s of each round."""
+    found: dict[str, Any] = {
+        "bench": "inference",
+        "work": work,
+        "unit": "rows/s",
+        "ours": round(max(ours)),
+        "ours_median": round(statistics.median(ours)),
+        "beside": beside,
+        "theirs": round(max(theirs)),
+        "theirs_median": round(statistics.median(theirs)),
+        "ratio": round(max(ours) / max(theirs), 3),
+    }
+    goal = WORKS[work].goals.get(beside)
+    return found if goal is None else {**found, "goal": goal, "ok": found["ratio"] >= goal}
+
+
+def score(
+    spark: SparkSession, name: str, folder: str, rows: int, rounds: int
+) -> Iterator[dict[str, Any]]:
+    """Measure one line's sides."""
+    work = WORKS[name]
+    model = write_model(work, folder)
+    df = table(spark, work, os.path.join(folder, "rows"), rows)
+    batch = 1024 if len(work.shape) > 1 else BATCH_ROWS
+    ours = predict(df, model, batch_size=batch)
+    first = seconds(ours)
+    sides = {"ours": ours, NO_OP: df.withColumn("prediction", no_op()("x"))}
+    peers = {f"{PEER} {size}": size for size in PEER_BATCHES}
+    for label, size in peers.items():
+        sides[label] = df.withColumn("prediction", batch_udf(work, model, size)("x"))
+    times = measure(sides, rounds)
+    rates = {side: [rows / taken for taken in all_] for side, all_ in times.items()}
+    best = max(peers, key=lambda label: max(rates[label]))
+    yield line(name, NO_OP, rates["ours"], rates[NO_OP])
+    yield line(name, PEER, rates["ours"], rates[best])
+    if NUMPY in work.goals:
+        yield line(name, NUMPY, rates["ours"], [numpy_rate(work, model, rows)])
+    yield {
+        "bench": "inference",
+        "work": f"{name}: second job in the session",
+        "unit": "s",
+        "ours": round(min(times["ours"]), 3),
+        "beside": "first job, which loads the model",
+        "theirs": round(first, 3),
+        "ratio": round(first / min(times["ours"]), 3),
+    }
+    df.unpersist(blocking=True)
+
+
+def memory(spark: SparkSession, folder: str, rows: int) -> dict[str, Any]:
+    """Return what one large partition costs a Python worker beside the model and TensorFlow."""
+    work = WORKS["dense 64"]
+    model = write_model(work, folder)
+    df = table(spark, work, os.path.join(folder, "rows"), rows).coalesce(1)
+
+    def resident(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        import resource
+
+        for _ in batches:
+            pass
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        yield pa.RecordBatch.from_arrays([pa.array([peak])], ["mb"])
+
+    def peak() -> float:
+        workers = spark.range(0, CORES, 1, CORES).mapInArrow(resident, "mb double")
+        return max(row["mb"] for row in workers.collect())
+
+    seconds(predict(df.limit(1).coalesce(1), model))
+    before = peak()
+    seconds(predict(df, model, batch_size=BATCH_ROWS))
+    grown = peak() - before
+    df.unpersist(blocking=True)
+    return {
+        "bench": "inference",
+        "work": f"memory of a Python worker, one partition of {rows} rows",
+        "unit": "MB",
+        "ours": round(grown),
+        "beside": "limit",
+        "goal": MEMORY_LIMIT_MB,
+        "ok": grown <= MEMORY_LIMIT_MB,
+    }
 
 
 def main() -> None:
@@ -153,26 +298,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--quick", action="store_true", help="small: only shows that it runs")
+    parser.add_argument("--only", nargs="*", default=[*WORKS, "memory"], metavar="WORK")
     options = parser.parse_args()
-    rows = QUICK_ROWS if options.quick else ROWS
     rounds = QUICK_ROUNDS if options.quick else ROUNDS
     found = []
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="spark-dl-bench-"))
-        model = write_model(folder)
         conf = {"spark.driver.memory": "3g", "spark.sql.execution.arrow.maxRecordsPerBatch": "8192"}
-        spark = stack.enter_context(embedded_session("local[2]", conf=conf))
+        spark = stack.enter_context(embedded_session(f"local[{CORES}]", conf=conf))
         spark.sparkContext.setLogLevel("ERROR")
-        works = {"array": 0, f"array + {TEXT_COLUMNS} string columns": TEXT_COLUMNS}
-        for work, texts in works.items():
-            df = table(spark, folder, rows if texts == 0 else rows // 4, texts=texts)
-            sides = {
-                "ours": predict(df, model, batch_size=BATCH_ROWS),
-                "predict_batch_udf": df.withColumn("prediction", batch_udf(model)("x")),
-                "no-op arrow_udf": df.withColumn("prediction", no_op()("x")),
-            }
-            found += lines(work, rows if texts == 0 else rows // 4, measure(sides, rounds))
-            df.unpersist(blocking=True)
+        for index, name in enumerate(options.only):
+            own = os.path.join(folder, str(index))
+            os.makedirs(own)
+            rows = WORKS["dense 64" if name == "memory" else name].rows
+            rows = min(rows, QUICK_ROWS) if options.quick else rows
+            if name == "memory":
+                found.append(memory(spark, own, rows))
+            else:
+                found += score(spark, name, own, rows, rounds)
     report(found, as_json=options.json)
 
 
@@ -182,15 +325,16 @@ def report(found: list[dict[str, Any]], *, as_json: bool) -> None:
     packages = ("pyspark", "tensorflow", "keras", "pyarrow", "numpy")
     versions = {name: importlib.metadata.version(name) for name in packages}
     if as_json:
-        for line in found:
-            print(json.dumps(line))
+        for one in found:
+            print(json.dumps(one))
         print(json.dumps({"bench": "inference", "machine": machine, "versions": versions}))
         return
-    for line in found:
-        goal = f"  goal {line['goal']} {'ok' if line['ok'] else 'MISSED'}" if "goal" in line else ""
+    for one in found:
+        goal = f"  goal {one['goal']} {'ok' if one['ok'] else 'MISSED'}" if "goal" in one else ""
+        theirs = f"{one['theirs']:>10,}  ratio {one['ratio']:.2f}" if "theirs" in one else ""
         print(
-            f"{line['work']:<42} ours {line['ours']:>10,} rows/s  {line['beside']:<18} "
-            f"{line['theirs']:>10,}  ratio {line['ratio']:.2f}{goal}"
+            f"{one['work']:<45} ours {one['ours']:>10,} {one['unit']:<6} "
+            f"{one['beside']:<32} {theirs}{goal}"
         )
     print(f"python {sys.version.split()[0]}, {machine}, {versions}")
 

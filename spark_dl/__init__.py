@@ -20,7 +20,7 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from spark_dl.pipeline import Run, predict, prepare, train
+    from spark_dl.pipeline import Run, evaluate, predict, prepare, score_stream, train
     from spark_dl.schema import Feature, FeatureSpec
     from spark_dl.schema.tensors import feature_spec
     from spark_dl.shards.dataset import Dataset
@@ -32,10 +32,12 @@ __all__ = [
     "FeatureSpec",
     "Run",
     "__version__",
+    "evaluate",
     "feature_spec",
     "predict",
     "prepare",
     "read_tfrecord",
+    "score_stream",
     "train",
     "write_tfrecord",
 ]
@@ -47,10 +49,12 @@ _HOMES: Final = {
     "Feature": "spark_dl.schema",
     "FeatureSpec": "spark_dl.schema",
     "Run": "spark_dl.pipeline",
+    "evaluate": "spark_dl.pipeline",
     "feature_spec": "spark_dl.schema.tensors",
     "predict": "spark_dl.pipeline",
     "prepare": "spark_dl.pipeline",
     "read_tfrecord": "spark_dl.shards.tfrecord",
+    "score_stream": "spark_dl.pipeline",
     "train": "spark_dl.pipeline",
     "write_tfrecord": "spark_dl.shards.tfrecord",
 }

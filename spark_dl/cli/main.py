@@ -21,6 +21,7 @@ _JOBS: Final = {
     "prepare": "table → TFRecord shards",
     "train": "shards → model",
     "infer": "model and table → table of predictions",
+    "evaluate": "model and table with labels → metrics, confusion matrix, a report",
 }
 _VERBS: Final = {
     "doctor": "check this machine and the cluster, line by line, each with a remedy",

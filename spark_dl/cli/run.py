@@ -47,6 +47,7 @@ _WHAT: Final = {
     "prepare": "write a table as TFRecord shards",
     "train": "train a model on the shards, on the cluster",
     "infer": "score a table and write the predictions",
+    "evaluate": "measure a model on a table that has the labels",
 }
 
 
@@ -126,6 +127,7 @@ def _in_session(job: JobName, config: JobConfig) -> dict[str, Any]:
         "prepare": pipeline.run_prepare,
         "train": pipeline.run_train,
         "infer": pipeline.run_infer,
+        "evaluate": pipeline.run_evaluate,
     }
     with job_session(f"spark-dl {job}") as spark:
         return steps[job](config, spark)

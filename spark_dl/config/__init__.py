@@ -5,13 +5,12 @@ from spark_dl.config.checkpoint import CheckpointConfig
 from spark_dl.config.job import JobConfig, JobName, required
 from spark_dl.config.loading import json_schema, load_config
 from spark_dl.config.schedule import LearningRateConfig, ValidationConfig
+from spark_dl.config.scoring import InferConfig, OutputConfig
 from spark_dl.config.sections import (
     ClusterConfig,
     DatasetConfig,
     FeatureConfig,
-    InferConfig,
     ModelConfig,
-    OutputConfig,
     TableConfig,
     TensorBoardConfig,
     TrainingConfig,

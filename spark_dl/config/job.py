@@ -8,13 +8,12 @@ import yaml
 from pydantic import BeforeValidator, Field
 
 from spark_dl.config.base import EXPONENT, Section, Text
+from spark_dl.config.scoring import InferConfig, OutputConfig
 from spark_dl.config.sections import (
     ClusterConfig,
     DatasetConfig,
     FeatureConfig,
-    InferConfig,
     ModelConfig,
-    OutputConfig,
     TableConfig,
     TensorBoardConfig,
     TrainingConfig,
@@ -24,7 +23,7 @@ from spark_dl.errors import ConfigError
 
 __all__ = ["JobConfig", "JobName", "required"]
 
-JobName = Literal["prepare", "train", "infer"]
+JobName = Literal["prepare", "train", "infer", "evaluate"]
 T = TypeVar("T")
 
 
@@ -113,9 +112,10 @@ class JobConfig(Section):
             ConfigError: sections are missing; all of them are named.
         """
         missing = [name for name in _NEEDS[job] if getattr(self, name) is None]
-        if job == "infer" and self.table is None and self.infer.table is None:
+        scores = job in ("infer", "evaluate")
+        if scores and self.table is None and self.infer.table is None:
             missing.append("table (or infer.table)")
-        if job == "infer" and self.infer.split is not None and self.dataset is None:
+        if scores and self.infer.split is not None and self.dataset is None:
             missing.append("dataset (its splits tell the rows of infer.split apart)")
         if missing:
             msg = (
@@ -140,6 +140,7 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "prepare": ("table", "features", "dataset"),
     "train": ("dataset", "model", "runs"),
     "infer": ("runs", "output"),
+    "evaluate": ("runs",),
 }
 
 

@@ -21,9 +21,7 @@ __all__ = [
     "ClusterConfig",
     "DatasetConfig",
     "FeatureConfig",
-    "InferConfig",
     "ModelConfig",
-    "OutputConfig",
     "TableConfig",
     "TableFormat",
     "TensorBoardConfig",
@@ -362,48 +360,3 @@ class TensorBoardConfig(Section):
     @classmethod
     def _short_form(cls, values: Any) -> Any:  # noqa: ANN401 (pydantic hands over what the user wrote)
         return {"keep": True} if values == "keep" else values
-
-
-class InferConfig(Section):
-    """``infer``: which model scores which rows.
-
-    Attributes:
-        model: ``latest`` (the newest finished run), ``best`` (by `metric`), a run id, or a path of
-            a model.
-        metric: the metric that ``best`` compares, such as ``val_loss``.
-        table: the rows to score; by default those of the top-level ``table``.
-        split: score only this split of that table, told apart as `prepare` did; by default all
-            rows.
-    """
-
-    model: Text = "latest"
-    metric: Text | None = None
-    table: TableConfig | None = None
-    split: Text | None = None
-
-    @model_validator(mode="after")
-    def _best_needs_metric(self) -> Self:
-        if self.model == "best" and self.metric is None:
-            msg = "model: best needs a metric to compare by, such as metric: val_loss"
-            raise ValueError(msg)
-        return self
-
-
-class OutputConfig(Section):
-    """``output``: the table of predictions.
-
-    Attributes:
-        path: its folder.
-        format: its format. Delta by default: only there a rerun of the same `scoring_id` can add
-            nothing.
-        mode: ``append`` (default: never destroys anything) or ``overwrite``.
-        scoring_id: name of this scoring; by default a hash of model, table, version, filter (with
-            ``infer.split``, also the dataset) and output, so that the same question is answered
-            once and tomorrow's rows are scored anew. Where there are no versions (Parquet, a
-            query), a hash of the rows stands for the version, which reads them once more.
-    """
-
-    path: Text
-    format: TableFormat = "delta"
-    mode: Literal["append", "overwrite"] = "append"
-    scoring_id: Text | None = None

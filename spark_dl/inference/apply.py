@@ -2,193 +2,208 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator  # noqa: TC003 - Spark reads the annotations of the task's functions
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final, get_args
 
-import pandas as pd  # noqa: TC002 - as above
-import pyarrow as pa
-
-from spark_dl import errors
-from spark_dl.errors import ConfigError, SparkDLError
-from spark_dl.inference.matching import check_columns, check_new_columns, locate
-from spark_dl.inference.model import open_model
-from spark_dl.inference.predictor import Compute, Predictor, ScoringTask, load_predictor
+from spark_dl.errors import ConfigError, ModelError
+from spark_dl.inference.foreign import open_any
+from spark_dl.inference.inputs import (
+    TableColumn,
+    bind_inputs,
+    remap_inputs,
+)
+from spark_dl.inference.labels import Labels, label_output
+from spark_dl.inference.matching import check_new_columns, refuse_twice
+from spark_dl.inference.predictor import ERROR_FIELD, OnError, ScoringTask
 from spark_dl.inference.scoring import random_scoring_id
-from spark_dl.schema.derive import select_columns
+from spark_dl.inference.udf import scored_column
+from spark_dl.schema.derive import quoted
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
     from pyspark.sql import Column, DataFrame
+    from pyspark.sql.types import StructType
 
+    from spark_dl.inference.inputs import InputColumns
     from spark_dl.inference.model import ExportedModel
 
-__all__ = ["LINEAGE_COLUMNS", "predict", "task_error"]
+__all__ = ["LINEAGE_COLUMNS", "predict", "table_columns"]
 
 #: What every row of predictions says about where it came from.
-LINEAGE_COLUMNS = ("model_run_id", "model_version", "scoring_id")
+LINEAGE_COLUMNS: Final = ("model_run_id", "model_version", "scoring_id")
+
+#: Columns that exist only within the query.
+_RESULT: Final = "spark_dl_result"
+_NAME: Final = "spark_dl_name"
 
 
-def predict(
+def predict(  # noqa: PLR0913 - the façade: one keyword a setting
     df: DataFrame,
-    model_path: str | os.PathLike[str],
+    model: str | os.PathLike[str] | ExportedModel,
     *,
+    inputs: Mapping[str, InputColumns] | InputColumns | None = None,
     scoring_id: str | None = None,
     batch_size: int = 4096,
     prefix: str = "prediction",
+    as_struct: bool = False,
+    on_error: OnError = "fail",
+    allow_lambda: bool = False,
 ) -> DataFrame:
-    """Score a DataFrame with an exported model.
+    """Score a DataFrame with a model.
 
-    Only the feature columns cross to Python, matched by the feature spec beside the model and cast
-    exactly as `prepare` cast them; the model is loaded once per Python worker and runs once per
-    row, also under filters on its predictions. Nothing is computed until the result is used.
+    Only the columns that the model takes cross to Python; the model is loaded once per Python
+    worker and runs once per row, also under filters on its predictions, and not at all where
+    nobody reads them (``count()``). Nothing is computed until the result is used. A streaming
+    DataFrame gives a streaming one.
 
     Args:
-        df: the rows; every column is kept.
-        model_path: folder of an exported version, such as `Run.model_path`.
+        df: the rows, batch or streaming; every column is kept.
+        model: folder of an exported version (`Run.model_path`) or of any SavedModel, a ``.keras``
+            file, or what `open_any` returned.
+        inputs: input name to column, to `Feature(column, cast=…)`, or to a list of scalar columns
+            that make a vector; of a model with one input that alone. A dot leads into a struct. By
+            default the columns that the model was trained on, else those of the inputs' names.
         scoring_id: names this scoring in the column `scoring_id`; `None` makes a new one.
-        batch_size: most rows that the model gets at once, at least 1.
+        batch_size: rows that the model gets at once, at least 1.
         prefix: name of the prediction column; with several outputs ``<prefix>_<output>`` each.
+        as_struct: whether the outputs are fields of one struct column called `prefix` instead.
+        on_error: what a row does that the model cannot take (a null, a wrong length, a value
+            outside of what it knows): ``fail`` ends the job, with ``null`` and ``quarantine`` its
+            predictions are null and ``<prefix>_error`` says why; the job `infer` then moves
+            quarantined rows into a table of their own.
+        allow_lambda: whether a ``.keras`` file may hold Lambda layers, which are code.
 
     Returns:
-        The columns of `df`, one column an output (a number, or an array for a vector), and
-        `model_run_id` (string), `model_version` (int), `scoring_id` (string).
+        The columns of `df`; one column an output (a number, or an array for a vector); if the label
+        was text, ``<prefix>_label`` and ``<prefix>_probability``; `model_run_id` (string),
+        `model_version` (int), both null if no run of ours made it, `scoring_id` (string).
 
     Raises:
         ModelError: no model there, or the table does not fit it: lists every missing column, wrong
-            type and name that is taken. A null or an array of wrong length is met only by the
-            tasks, see `task_error`.
-        ConfigError: the batch size is less than 1.
+            type and name that is taken. Bad rows are met only by the tasks, see `task_error`.
+        ConfigError: a setting is wrong.
 
     Example:
         >>> spark_dl.predict(df, run.model_path).select("id", "prediction")  # doctest: +SKIP
     """
+    from spark_dl.inference.model import ExportedModel
+
     if batch_size < 1:
         msg = f"batch_size must be at least 1, got {batch_size}"
         raise ConfigError(msg)
-    model = open_model(model_path)
-    columns = model.output_columns(prefix)
-    check_new_columns([*columns.values(), *LINEAGE_COLUMNS], df.columns)
-    features = model.spec.features
-    check_columns(
-        features, {f.name: f.dataType.simpleString() for f in df.schema.fields}, model=model.path
-    )
+    if on_error not in get_args(OnError):
+        msg = f"on_error must be one of {', '.join(get_args(OnError))}, got {on_error!r}"
+        raise ConfigError(msg)
+    if not isinstance(model, ExportedModel):
+        model = open_any(model, df.sparkSession, allow_lambda=allow_lambda)
+    wanted = remap_inputs(model.inputs, inputs, model=model.path)
     task = ScoringTask(
-        path=model.path,
-        checksum=model.checksum,
-        features=features,
+        file=model.file,
+        inputs=bind_inputs(wanted, table_columns(df.schema), model=model.path),
         outputs=model.outputs,
-        columns=columns,
+        fields={name: f"output_{i}" for i, name in enumerate(model.outputs)},
         batch_size=batch_size,
+        labels=_labels(model),
+        on_error=on_error,
     )
-    return _with_predictions(df, model, task, scoring_id or random_scoring_id())
+    columns = _result_columns(model, task, prefix, as_struct=as_struct)
+    check_new_columns([*columns, *LINEAGE_COLUMNS], df.columns)
+    refuse_twice(df.columns)
+    return _with_predictions(df, task, columns).withColumns(
+        _lineage(model, scoring_id or random_scoring_id())
+    )
 
 
-def _with_predictions(
-    df: DataFrame, model: ExportedModel, task: ScoringTask, scoring_id: str
-) -> DataFrame:
+def table_columns(schema: StructType) -> dict[str, TableColumn]:
+    """Return the columns of a table and the fields of its structs, by their dotted names."""
+    from pyspark.sql.types import StructType
+
+    found: dict[str, TableColumn] = {}
+
+    def add(fields: StructType, path: str, sql: str) -> None:
+        for field in fields.fields:
+            name, own = path + field.name, sql + quoted(field.name)
+            # a column called "a.b" comes before the field b of a column a
+            found.setdefault(name, TableColumn(type=field.dataType.simpleString(), sql=own))
+            if isinstance(field.dataType, StructType):
+                add(field.dataType, f"{name}.", f"{own}.")
+
+    for field in schema.fields:
+        kind = field.dataType.simpleString()
+        found[field.name] = TableColumn(type=kind, sql=quoted(field.name))
+    add(schema, "", "")
+    return found
+
+
+def _labels(model: ExportedModel) -> Labels | None:
+    vocabulary = model.vocabulary
+    output = label_output(model.outputs, len(vocabulary)) if vocabulary else None
+    if vocabulary is None or output is None:
+        return None
+    return Labels(
+        output=output,
+        vocabulary=vocabulary,
+        from_logits=model.from_logits,
+        fields=("label", "probability"),
+    )
+
+
+def _result_columns(
+    model: ExportedModel, task: ScoringTask, prefix: str, *, as_struct: bool
+) -> dict[str, Column]:
+    """Return the columns that the predictions add, out of the struct that the tasks return."""
     from pyspark.sql import functions as sf
 
-    types = {field.name: field.dataType.simpleString() for field in df.schema.fields}
-    # `prepare` made its columns by the same expressions; here the table's own types count, not
-    # those of the table that the model was trained on
-    found = [(entry, locate(entry, types)) for entry in task.features]
-    inputs = select_columns(
-        entry.model_copy(update={"column": column, "source_type": types[column]})
-        for entry, column in found
-    )
-    struct = ", ".join(
-        f"{_quoted(task.columns[name])}: {output.spark_type}"
-        for name, output in task.outputs.items()
-    )
-    # A plain struct column would be computed again for each filter on a prediction, because Spark
-    # pushes filters through projections. A generator's output is a wall to such filters, while
-    # those on input columns still pass.
-    predictions = sf.inline_outer(sf.array(_vectorized(task, f"struct<{struct}>")(*inputs)))
-    return df.select("*", predictions).withColumns(
-        {
-            "model_run_id": sf.lit(model.run_id),
-            "model_version": sf.lit(model.version).cast("int"),
-            "scoring_id": sf.lit(scoring_id),
-        }
-    )
+    def field(name: str) -> Column:
+        return sf.col(_RESULT).getField(name)
+
+    if as_struct:
+        heads = [field(task.fields[name]).alias(name) for name in model.outputs]
+        columns = {prefix: sf.struct(*heads)}
+    else:
+        names = model.output_columns(prefix)
+        columns = {names[name]: field(task.fields[name]) for name in model.outputs}
+    if task.labels is not None:
+        columns |= {f"{prefix}_{name}": field(name) for name in task.labels.fields}
+    if task.on_error != "fail":
+        error = f"{prefix}_error"
+        if as_struct:
+            columns[prefix] = sf.when(field(ERROR_FIELD).isNull(), columns[prefix])
+        columns[error] = field(ERROR_FIELD)
+    if len({name.lower() for name in columns}) < len(model.outputs) * (not as_struct):
+        msg = f"outputs of one name: {', '.join(columns)}; take as_struct=True"
+        raise ModelError(msg)
+    return columns
 
 
-def _quoted(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"
+def _with_predictions(df: DataFrame, task: ScoringTask, columns: Mapping[str, Column]) -> DataFrame:
+    """Add the predictions behind a wall that Spark's optimizer moves none of them through.
 
-
-def _vectorized(task: ScoringTask, spark_type: str) -> Callable[..., Column]:
-    """Return the user-defined function: over Arrow where Spark has it (4.1), else over pandas."""
-    from pyspark.sql import functions as sf
-
-    if hasattr(sf, "arrow_udf"):
-        return _arrow_udf(task, spark_type)
-    return _pandas_udf(task, spark_type)
-
-
-def _arrow_udf(task: ScoringTask, spark_type: str) -> Callable[..., Column]:
-    from pyspark.sql.pandas.functions import arrow_udf
-
-    def score(batches: Iterator[tuple[pa.Array, ...]]) -> Iterator[pa.Array]:
-        predictor = _predictor(task)
-        for arrays in batches:
-            yield predictor.predict(_columns(arrays))
-
-    make: Any = arrow_udf
-    udf: Callable[..., Column] = make(score, returnType=spark_type)
-    return udf
-
-
-def _pandas_udf(task: ScoringTask, spark_type: str) -> Callable[..., Column]:
-    from pyspark.sql.pandas.functions import pandas_udf
-
-    def score(batches: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.DataFrame]:
-        predictor = _predictor(task)
-        for series in batches:
-            columns = [pa.Array.from_pandas(one) for one in _columns(series)]
-            struct = predictor.predict(columns)
-            yield pa.Table.from_arrays(struct.flatten(), list(task.columns.values())).to_pandas()
-
-    make: Any = pandas_udf  # its overloads know no function with a variable number of columns
-    udf: Callable[..., Column] = make(score, returnType=spark_type)
-    return udf
-
-
-def _columns(batch: Any) -> tuple[Any, ...]:  # noqa: ANN401 - Arrow or pandas
-    """Return a batch's columns; Spark hands a single one over bare, whatever is annotated."""
-    return batch if isinstance(batch, tuple) else (batch,)
-
-
-def _predictor(task: ScoringTask) -> Predictor:
-    """Load the model in a Python worker, on what Spark gave to the task."""
-    from pyspark import TaskContext
-
-    context: Any = TaskContext.get()
-    gpus = context.resources().get("gpu") if context else None
-    compute = Compute(
-        num_threads=context.cpus() if context else 1,
-        gpus=tuple(int(address) for address in gpus.addresses) if gpus else (),
-    )
-    return load_predictor(task, compute)
-
-
-_OURS = re.compile(r"^spark_dl\.errors\.(\w+): (.*?)(?=^\s*$|^\s+at |\Z)", re.MULTILINE | re.DOTALL)
-
-
-def task_error(error: BaseException) -> SparkDLError | None:
-    """Return the error of ours that a task raised, out of the one that Spark made of it.
-
-    Args:
-        error: what an action on the result of `predict` raised.
-
-    Returns:
-        The error with its message; `None` when the cause is not ours.
+    A plain column would be computed again for each filter on a prediction, because Spark pushes
+    filters through projections. An unpivot of the one column is the wall: filters on its result
+    stay above it, those on input columns pass, and where nobody reads the result Spark drops it.
     """
-    for name, message in _OURS.findall(str(error)):
-        kind = getattr(errors, name, None)
-        if isinstance(kind, type) and issubclass(kind, SparkDLError):
-            return kind(message.strip())
-    return None
+    kept: list[Column | str] = [quoted(name) for name in df.columns]
+    result = scored_column(task, _result_type(task))
+    scored = df.withColumn(_RESULT, result).unpivot(kept, [_RESULT], _NAME, _RESULT)
+    return scored.select(*kept, *(column.alias(name) for name, column in columns.items()))
+
+
+def _result_type(task: ScoringTask) -> str:
+    fields = {task.fields[name]: output.spark_type for name, output in task.outputs.items()}
+    if task.labels is not None:
+        fields |= dict(zip(task.labels.fields, ("string", "float"), strict=True))
+    if task.on_error != "fail":
+        fields[ERROR_FIELD] = "string"
+    return f"struct<{', '.join(f'{name}: {kind}' for name, kind in fields.items())}>"
+
+
+def _lineage(model: ExportedModel, scoring_id: str) -> dict[str, Column]:
+    from pyspark.sql import functions as sf
+
+    return {
+        "model_run_id": sf.lit(model.run_id).cast("string"),
+        "model_version": sf.lit(model.version).cast("int"),
+        "scoring_id": sf.lit(scoring_id),
+    }

@@ -5,101 +5,162 @@ Pure: neither pyspark nor tensorflow.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from spark_dl.errors import DataError, ModelError
+from spark_dl.errors import ModelError
 from spark_dl.inference.model import OUTPUT_TYPES
-from spark_dl.schema import DType
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from spark_dl.inference.inputs import BoundInput
     from spark_dl.inference.model import ModelOutput
-    from spark_dl.schema import SpecEntry
 
-__all__ = ["to_arrow", "to_numpy"]
+__all__ = ["bad_rows", "to_arrow", "to_numpy"]
 
-_TEXT = (DType.STRING, DType.BINARY)
+_TEXT: Final = ("string", "binary")
+#: dtypes without a Spark type of their own: a wider one carries them, within these limits.
+_LIMITS: Final = {"uint8": 2**8 - 1, "uint16": 2**16 - 1, "uint32": 2**32 - 1}
 
 
-def to_numpy(column: pa.Array, entry: SpecEntry) -> npt.NDArray[np.generic]:
-    """Return a column of rows as the model's input; numbers of fixed shape are not copied.
+def bad_rows(column: pa.Array, one: BoundInput) -> dict[int, str]:
+    """Return what is wrong with which rows of a column; of most batches nothing.
 
     Args:
-        column: the rows, of the type that `entry` says (a list array where it has a shape).
-        entry: the feature.
+        column: the rows.
+        one: the input.
 
     Returns:
-        ``entry.dtype [rows, *entry.shape]``; strings and binaries as objects. Rows of variable
-        length are padded with zeros (empty strings) to the longest among them.
-
-    Raises:
-        DataError: a null, or a row whose number of elements is not the feature's; names the column.
+        index of the row to the reason, which names column and input.
     """
-    _refuse_nulls(column, entry, "null")
-    if not entry.is_array:
-        return _elements(column, entry)
-    values = column.flatten()
-    _refuse_nulls(values, entry, "null inside an array")
-    lengths = column.value_lengths().to_numpy(zero_copy_only=False)
-    elements = _elements(values, entry)
-    if entry.size is None:
-        return _padded(elements, lengths, entry)
-    wrong = lengths != entry.size
-    if wrong.any():
-        msg = (
-            f"column {entry.column!r}: {int(wrong.sum())} of {len(column)} rows have the wrong "
-            "number of elements, the "
-            f"first of them {lengths[wrong][0]}; feature {entry.name!r} of shape {entry.shape} "
-            f"needs {entry.size}"
+    bad: dict[int, str] = {}
+    if column.null_count:
+        _note(
+            bad, pc.is_null(column), f"column {one.column!r}: null; input {one.name!r} takes none"
         )
-        raise DataError(msg)
-    return elements.reshape(len(column), *_dims(entry))
+    if one.kind == "scalar":
+        _find_outside(bad, column, one, None)
+        return bad
+    lengths = _lengths(column, one)
+    _find_wrong_lengths(bad, lengths, one)
+    if one.kind == "array":
+        values = column.flatten()
+        if values.null_count:
+            rows = pc.list_parent_indices(column).filter(pc.is_null(values))
+            for row in rows.unique().to_pylist():
+                bad.setdefault(row, f"column {one.column!r}: null inside an array")
+        _find_outside(bad, values, one, column)
+    return bad
 
 
-def _refuse_nulls(values: pa.Array, entry: SpecEntry, what: str) -> None:
-    if values.null_count:
-        msg = (
-            f"column {entry.column!r}: {what} in {values.null_count} of {len(values)} values of a "
-            "batch; feature "
-            f"{entry.name!r} takes none: filter these rows out or fill them before predicting"
+def _note(bad: dict[int, str], mask: pa.Array, reason: str) -> None:
+    for row in pc.indices_nonzero(mask).to_pylist():
+        bad.setdefault(row, reason)
+
+
+def _lengths(column: pa.Array, one: BoundInput) -> npt.NDArray[np.int64]:
+    """Return the number of elements of each row; -1 for null."""
+    lengths = pc.binary_length(column) if one.kind == "bytes" else column.value_lengths()
+    if lengths.null_count:
+        lengths = pc.fill_null(lengths, -1)
+    found: npt.NDArray[np.int64] = lengths.to_numpy(zero_copy_only=False)
+    return found
+
+
+def _find_wrong_lengths(
+    bad: dict[int, str], lengths: npt.NDArray[np.int64], one: BoundInput
+) -> None:
+    inner = math.prod(one.inner)
+    if one.size is not None:
+        wrong, needs = lengths != one.size, str(one.size)
+    elif inner > 1:
+        wrong, needs = lengths % inner != 0, f"a multiple of {inner}"
+    else:
+        return
+    for row in np.flatnonzero(wrong & (lengths >= 0)).tolist():
+        reason = (
+            f"column {one.column!r}: {lengths[row]} elements, input {one.name!r} of shape "
+            f"{one.shape} needs {needs}"
         )
-        raise DataError(msg)
+        bad.setdefault(row, reason)
 
 
-def _elements(values: pa.Array, entry: SpecEntry) -> npt.NDArray[np.generic]:
-    if entry.dtype is DType.DATE:
+def _find_outside(
+    bad: dict[int, str], values: pa.Array, one: BoundInput, lists: pa.Array | None
+) -> None:
+    limit = _LIMITS.get(one.dtype)
+    if limit is None:
+        return
+    outside = pc.or_(pc.less(values, 0), pc.greater(values, limit))
+    if not pc.any(outside).as_py():
+        return
+    rows = np.arange(len(values)) if lists is None else pc.list_parent_indices(lists).to_numpy()
+    reason = f"column {one.column!r}: a value outside 0 to {limit}, all that {one.dtype} holds"
+    for index in pc.indices_nonzero(pc.fill_null(outside, False)).to_pylist():  # noqa: FBT003
+        bad.setdefault(int(rows[index]), reason)
+
+
+def to_numpy(column: pa.Array, one: BoundInput) -> npt.NDArray[np.generic]:
+    """Return a column of good rows as the model's input; numbers of fixed shape are not copied.
+
+    Args:
+        column: the rows, of which `bad_rows` finds none bad.
+        one: the input.
+
+    Returns:
+        ``one.dtype [rows, *one.shape]``; strings and binaries as objects; ``bfloat16`` as float32.
+        Rows of variable length are padded with zeros (empty strings) to the longest among them.
+    """
+    if one.kind == "bytes":
+        return _from_bytes(column, one)
+    if one.kind == "scalar":
+        values = _elements(column, one)
+        return values.reshape(len(column), *one.inner) if one.shape else values
+    elements = _elements(column.flatten(), one)
+    if one.size is None:
+        lengths = column.value_lengths().to_numpy(zero_copy_only=False)
+        return _padded(elements, lengths, one)
+    return elements.reshape(len(column), *one.inner)
+
+
+def _from_bytes(column: pa.Array, one: BoundInput) -> npt.NDArray[np.generic]:
+    """View binaries of equal length as one array, without a copy."""
+    data = column.buffers()[2]
+    size = math.prod(one.inner)
+    if data is None:
+        return np.empty((len(column), *one.inner), one.dtype)
+    wide = pa.types.is_large_binary(column.type)
+    offsets = np.frombuffer(column.buffers()[1], np.int64 if wide else np.int32)
+    start = int(offsets[column.offset])
+    flat = np.frombuffer(data, one.dtype, count=len(column) * size, offset=start)
+    return flat.reshape(len(column), *one.inner)
+
+
+def _elements(values: pa.Array, one: BoundInput) -> npt.NDArray[np.generic]:
+    if one.element == "date":
         values = values.cast(pa.date32()).view(pa.int32()).cast(pa.int64())
-    elif entry.dtype is DType.TIMESTAMP:
+    elif one.element == "timestamp":
         values = values.cast(pa.timestamp("us", values.type.tz)).view(pa.int64())
     found: npt.NDArray[np.generic] = values.to_numpy(zero_copy_only=False)
-    if entry.dtype in _TEXT:
+    if one.element in _TEXT:
         return found.astype(object, copy=False)
-    return found.astype(entry.info.tensor, copy=False)
-
-
-def _dims(entry: SpecEntry) -> tuple[int, ...]:
-    return tuple(dim for dim in entry.shape if dim is not None)
+    # numpy has no bfloat16: TensorFlow makes it of float32
+    dtype = "float32" if one.dtype == "bfloat16" else one.dtype
+    return found.astype(dtype, copy=False)
 
 
 def _padded(
-    elements: npt.NDArray[np.generic], lengths: npt.NDArray[np.integer], entry: SpecEntry
+    elements: npt.NDArray[np.generic], lengths: npt.NDArray[np.integer], one: BoundInput
 ) -> npt.NDArray[np.generic]:
-    inner = _dims(entry)
-    width = int(np.prod(inner, dtype=np.int64))
-    if (lengths % width).any():
-        msg = (
-            f"column {entry.column!r}: a row's number of elements is no multiple of {width}, as "
-            "feature "
-            f"{entry.name!r} of shape {entry.shape} needs"
-        )
-        raise DataError(msg)
-    steps = lengths // width
+    inner = one.inner
+    steps = lengths // max(1, math.prod(inner))
     longest = int(steps.max(initial=0))
-    fill = "" if entry.dtype in _TEXT else 0
+    fill = "" if one.element in _TEXT else 0
     out = np.full((len(lengths), longest, *inner), fill, dtype=elements.dtype)
     out[np.arange(longest) < steps[:, None]] = elements.reshape(-1, *inner)
     return out
@@ -122,15 +183,15 @@ def to_arrow(values: npt.NDArray[np.generic], name: str, output: ModelOutput) ->
     )
     if not fits:
         msg = (
-            f"output {name!r} has shape {list(values.shape)}, model.json says {list(promised)}: "
-            "export the model again"
+            f"output {name!r} has shape {list(values.shape)}, the model's description says "
+            f"{list(promised)}: export the model again"
         )
         raise ModelError(msg)
     inner = values.shape[1:] if output.dims else ()
     column = _flat(values, output)
     for axis in range(len(inner) - 1, -1, -1):
         size = inner[axis]
-        count = len(values) * int(np.prod(inner[:axis], dtype=np.int64))
+        count = len(values) * math.prod(inner[:axis])
         offsets = np.arange(count + 1, dtype=np.int32) * size
         column = pa.ListArray.from_arrays(pa.array(offsets), column)
     return column

@@ -1,6 +1,6 @@
-"""An exported model's folder, as the driver reads it.
+"""A model as the driver knows it; an exported one tells by its files what it takes and gives.
 
-No TensorFlow is needed to know what a model takes and gives.
+No TensorFlow is needed here; `foreign` asks an executor about models that are not ours.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Final
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from spark_dl.errors import ModelError, SchemaError
+from spark_dl.inference.inputs import ModelInput, spec_inputs
+from spark_dl.inference.loading import ModelFile, ModelKind
 from spark_dl.schema import FeatureSpec
 from spark_dl.storage import Storage, join, normalise
 from spark_dl.storage.checksum import MODEL_FILE, folder_checksum
@@ -17,7 +19,14 @@ from spark_dl.storage.checksum import MODEL_FILE, folder_checksum
 if TYPE_CHECKING:
     import os
 
-__all__ = ["OUTPUT_TYPES", "SPEC_FILE", "ExportedModel", "ModelOutput", "open_model"]
+__all__ = [
+    "OUTPUT_TYPES",
+    "SPEC_FILE",
+    "ExportedModel",
+    "ModelOutput",
+    "model_kind",
+    "open_model",
+]
 
 SPEC_FILE: Final = "feature_spec.json"
 _GRAPH_FILE: Final = "saved_model.pb"
@@ -70,6 +79,11 @@ class ModelOutput(BaseModel):
         return () if self.shape == (1,) else self.shape
 
     @property
+    def numpy_dtype(self) -> str:
+        """The numpy dtype that holds it."""
+        return OUTPUT_TYPES[self.dtype][1]
+
+    @property
     def spark_type(self) -> str:
         """The Spark SQL type of the prediction column."""
         kind = OUTPUT_TYPES[self.dtype][0]
@@ -85,34 +99,95 @@ class _ModelFile(BaseModel):
     version: int
     checksum: str
     outputs: dict[str, ModelOutput]
+    dataset_fingerprint: str = ""
+    from_logits: bool = False
 
 
 class ExportedModel(BaseModel):
-    """One exported model version.
+    """A model that can be served.
 
     Attributes:
-        path: its folder: a SavedModel with ``feature_spec.json`` and ``model.json`` in it.
-        run_id: the run that made it.
-        version: number of the export within the run.
-        checksum: checksum of the folder, verified.
-        spec: the columns that the model was trained on.
-        outputs: the model's outputs by name, in order.
+        path: its folder, or its ``.keras`` file.
+        kind: ``exported`` by a run of ours: a SavedModel with ``feature_spec.json`` and
+            ``model.json`` in it; else ``saved_model`` or ``keras``.
+        run_id: the run that made it; `None` of a model that is not ours.
+        version: number of the export within the run; `None` of a model that is not ours.
+        checksum: checksum of the folder or file; of an exported one it is verified.
+        spec: the columns that it was trained on; without entries of a model that is not ours.
+        inputs: what it takes.
+        outputs: its outputs by name, in order.
+        fingerprint: fingerprint of the dataset that it was trained on; empty if unknown.
+        from_logits: whether its loss took logits.
+        allow_lambda: whether its Lambda layers may run.
     """
 
     model_config = ConfigDict(frozen=True)
 
     path: str
-    run_id: str
-    version: int
+    kind: ModelKind = "exported"
+    run_id: str | None = None
+    version: int | None = None
     checksum: str
-    spec: FeatureSpec
+    spec: FeatureSpec = FeatureSpec(entries=())
+    inputs: tuple[ModelInput, ...]
     outputs: dict[str, ModelOutput]
+    fingerprint: str = ""
+    from_logits: bool = False
+    allow_lambda: bool = False
+
+    @property
+    def file(self) -> ModelFile:
+        """What the executors are told of it."""
+        return ModelFile(
+            path=self.path,
+            checksum=self.checksum,
+            kind=self.kind,
+            allow_lambda=self.allow_lambda,
+        )
+
+    @property
+    def vocabulary(self) -> tuple[str, ...] | None:
+        """The labels by class, if the label was text."""
+        return self.spec.label.vocabulary if self.spec.label else None
 
     def output_columns(self, prefix: str = "prediction") -> dict[str, str]:
         """Return each output's column: `prefix`, or ``<prefix>_<output>`` of several."""
         if len(self.outputs) == 1:
             return dict.fromkeys(self.outputs, prefix)
         return {name: f"{prefix}_{name}" for name in self.outputs}
+
+
+def model_kind(path: str | os.PathLike[str]) -> ModelKind:
+    """Return what kind of model lies at a path.
+
+    Raises:
+        ModelError: no model does; the message says what is there.
+        StorageError: the storage cannot be reached from here.
+    """
+    root = normalise(path)
+    storage = Storage(root)
+    if not storage.exists(root):
+        msg = f"no model at {root}: there is no such folder or file"
+        raise ModelError(msg)
+    if root.endswith(".keras"):
+        return "keras"
+    if root.endswith((".h5", ".hdf5", ".pkl", ".pickle", ".joblib", ".pt")):
+        msg = (
+            f"{root} is of a format that may hold code: load it where you trust it and save it "
+            "with model.save('….keras') or model.export('folder')"
+        )
+        raise ModelError(msg)
+    missing = [n for n in (_GRAPH_FILE, SPEC_FILE, MODEL_FILE) if not storage.exists(join(root, n))]
+    if missing == [SPEC_FILE, MODEL_FILE]:
+        return "saved_model"
+    if missing:
+        msg = (
+            f"{root} is not an exported model: {', '.join(missing)} missing; expected the folder "
+            "of one version, such as <runs>/<run_id>/model/1, a SavedModel or a .keras file "
+            f"(found: {', '.join(storage.list(root)) or 'nothing'})"
+        )
+        raise ModelError(msg)
+    return "exported"
 
 
 def open_model(path: str | os.PathLike[str]) -> ExportedModel:
@@ -127,19 +202,10 @@ def open_model(path: str | os.PathLike[str]) -> ExportedModel:
             the one that was exported (checksum).
     """
     root = normalise(path)
-    storage = Storage(root)
-    if not storage.exists(root):
-        msg = f"no model at {root}: there is no such folder"
+    if model_kind(root) != "exported":
+        msg = f"{root} was not exported by a run: {SPEC_FILE} and {MODEL_FILE} are missing"
         raise ModelError(msg)
-    missing = [n for n in (_GRAPH_FILE, SPEC_FILE, MODEL_FILE) if not storage.exists(join(root, n))]
-    if missing:
-        msg = (
-            f"{root} is not an exported model: {', '.join(missing)} missing; expected the folder "
-            "of one version, "
-            f"such as <runs>/<run_id>/model/1 (found: {', '.join(storage.list(root)) or 'nothing'})"
-        )
-        raise ModelError(msg)
-    info, spec = _descriptions(storage, root)
+    info, spec = _descriptions(Storage(root), root)
     actual = folder_checksum(root)
     if actual != info.checksum:
         msg = (
@@ -154,7 +220,10 @@ def open_model(path: str | os.PathLike[str]) -> ExportedModel:
         version=info.version,
         checksum=actual,
         spec=spec,
+        inputs=spec_inputs(spec.features),
         outputs=info.outputs,
+        fingerprint=info.dataset_fingerprint,
+        from_logits=info.from_logits,
     )
 
 

@@ -1,191 +1,197 @@
-"""Executor side of inference: a SavedModel, loaded once per Python worker, over Arrow columns.
+"""Executor side of inference: a loaded model over Arrow columns.
 
 Knows nothing of Spark; TensorFlow is imported when the first model is loaded.
 """
 
 from __future__ import annotations
 
-import functools
-import logging
+import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from spark_dl.errors import ModelError
-from spark_dl.inference.arrow import to_arrow, to_numpy
-from spark_dl.storage.cache import local_copy
+from spark_dl.errors import DataError
+from spark_dl.inference.arrow import bad_rows, to_arrow, to_numpy
+from spark_dl.inference.loading import Compute, ModelFile, load_model
+from spark_dl.inference.recut import recut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import numpy.typing as npt
 
+    from spark_dl.inference.inputs import BoundInput
+    from spark_dl.inference.labels import Labels
     from spark_dl.inference.model import ModelOutput
-    from spark_dl.schema import SpecEntry
 
-__all__ = ["Compute", "Predictor", "ScoringTask", "load_predictor"]
+    Function = Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]]
 
-logger = logging.getLogger(__name__)
+__all__ = ["ERROR_FIELD", "OnError", "Predictor", "ScoringTask", "load_predictor"]
 
-#: Models that one Python worker keeps: a query rarely has more, and a finished query's model leaves
-#: in time.
-_MODELS_KEPT = 4
+OnError = Literal["fail", "null", "quarantine"]
+
+#: Field of the result that says what is wrong with a row; there unless bad rows end the job.
+ERROR_FIELD: Final = "error"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoringTask:
-    """What a task needs to know about the model: plain values, they travel to the executors.
+    """What a task needs to know: plain values, they travel to the executors.
 
     Attributes:
-        path: folder of the SavedModel, as the executors see it.
-        checksum: its checksum; another content at the same path is another model.
-        features: the inputs, in the order of the columns handed over.
+        file: the model.
+        inputs: the inputs, in the order of the columns handed over.
         outputs: the outputs by name.
-        columns: name of each output's column.
+        fields: name of each output's field in the result.
         batch_size: most rows that the model gets at once.
+        labels: how classes become labels; `None` where they have none.
+        on_error: what a bad row does: ``fail`` ends the job, else its predictions are null.
     """
 
-    path: str
-    checksum: str
-    features: tuple[SpecEntry, ...]
+    file: ModelFile
+    inputs: tuple[BoundInput, ...]
     outputs: Mapping[str, ModelOutput]
-    columns: Mapping[str, str]
+    fields: Mapping[str, str]
     batch_size: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Compute:
-    """What the task may use.
-
-    Attributes:
-        num_threads: threads of TensorFlow, those of the task's cores.
-        gpus: indexes of the GPUs that Spark gave to the task; none hides all of them.
-    """
-
-    num_threads: int = 1
-    gpus: tuple[int, ...] = ()
+    labels: Labels | None = None
+    on_error: OnError = "fail"
 
 
 class Predictor:
     """A loaded model.
 
     Args:
-        function: takes the inputs by feature name (batch first), gives the outputs by name.
-        task: the model's description.
+        function: takes the inputs by name (batch first), gives the outputs by name.
+        task: what it is to do.
     """
 
-    def __init__(
-        self,
-        function: Callable[[Mapping[str, npt.NDArray[Any]]], Mapping[str, npt.NDArray[Any]]],
-        task: ScoringTask,
-    ) -> None:
+    def __init__(self, function: Function, task: ScoringTask) -> None:
         """Keep the function."""
         self._function = function
         self._task = task
 
-    def predict(self, arrays: Sequence[pa.Array]) -> pa.StructArray:
-        """Return the predictions of one Arrow batch.
+    def stream(self, batches: Iterable[Sequence[pa.Array]]) -> Iterator[pa.StructArray]:
+        """Yield the predictions of all batches, cut anew to the model's batch size.
 
         Args:
-            arrays: one column a feature, in the task's order.
-
-        Returns:
-            One row an input row, one field an output.
+            batches: one column an input, in the task's order.
 
         Raises:
-            DataError: a null or a wrong length; names the column.
+            DataError: a row that the model cannot take, if such a row is to end the job.
             ModelError: the model gave something else than its description promises.
         """
-        rows = len(arrays[0])
-        parts = [
-            self._predict_slice([a.slice(start, self._task.batch_size) for a in arrays])
-            for start in range(0, rows, self._task.batch_size)
-        ] or [self._no_rows()]
-        columns = [
-            part[0] if len(part) == 1 else pa.concat_arrays(part)
-            for part in zip(*parts, strict=True)
-        ]
-        return pa.StructArray.from_arrays(columns, list(self._task.columns.values()))
+        for arrays in recut(batches, self._task.batch_size):
+            yield self.predict(arrays)
 
-    def _predict_slice(self, arrays: Sequence[pa.Array]) -> list[pa.Array]:
-        features = self._task.features
+    def predict(self, arrays: Sequence[pa.Array]) -> pa.StructArray:
+        """Return the predictions of one batch, one row an input row, one field an output.
+
+        Raises:
+            DataError: as `stream`.
+            ModelError: as `stream`.
+        """
+        rows = len(arrays[0])
+        if not rows:
+            tolerant = self._task.on_error != "fail"
+            return self._struct(self._columns_of_no_rows(), {} if tolerant else None, 0)
+        bad: dict[int, str] = {}
+        for one, array in zip(self._task.inputs, arrays, strict=True):
+            for row, reason in bad_rows(array, one).items():
+                bad.setdefault(row, reason)
+        if self._task.on_error == "fail":
+            if bad:
+                raise _bad_row(bad, rows)
+            return self._struct(self._run(arrays), None, rows)
+        return self._tolerant(arrays, bad, rows)
+
+    def _tolerant(
+        self, arrays: Sequence[pa.Array], bad: dict[int, str], rows: int
+    ) -> pa.StructArray:
+        """Predict the good rows; the bad ones get null and a reason."""
+        if not bad:
+            with contextlib.suppress(DataError):
+                return self._struct(self._run(arrays), bad, rows)
+        good = np.setdiff1d(np.arange(rows), np.fromiter(bad, np.int64, len(bad)))
+        done, refused = self._isolate(arrays, good)
+        bad |= refused
+        places = np.full(rows, -1, np.int64)
+        for at, row in enumerate(row for rows_of, _ in done for row in rows_of):
+            places[row] = at
+        index = pa.array(places, mask=places < 0)
+        parts = [columns for _, columns in done] or [self._columns_of_no_rows()]
+        joined = [pa.concat_arrays(pieces).take(index) for pieces in zip(*parts, strict=True)]
+        return self._struct(joined, bad, rows)
+
+    def _isolate(
+        self, arrays: Sequence[pa.Array], rows: npt.NDArray[np.int64]
+    ) -> tuple[list[tuple[list[int], list[pa.Array]]], dict[int, str]]:
+        """Run the model; a batch that it refuses is halved until the refused rows are alone."""
+        if not len(rows):
+            return [], {}
+        whole = len(rows) == len(arrays[0])
+        chosen = arrays if whole else [array.take(pa.array(rows)) for array in arrays]
+        try:
+            return [(rows.tolist(), self._run(chosen))], {}
+        except DataError as error:
+            if len(rows) == 1:
+                return [], {int(rows[0]): str(error)}
+        half = len(rows) // 2
+        done, refused = self._isolate(arrays, rows[:half])
+        more, others = self._isolate(arrays, rows[half:])
+        return done + more, refused | others
+
+    def _run(self, arrays: Sequence[pa.Array]) -> list[pa.Array]:
+        """Return the result's columns for rows that are good."""
+        task = self._task
         inputs = {
-            entry.name: to_numpy(array, entry)
-            for entry, array in zip(features, arrays, strict=True)
+            one.name: to_numpy(array, one) for one, array in zip(task.inputs, arrays, strict=True)
         }
         outputs = self._function(inputs)
-        return [
-            to_arrow(outputs[name], name, output) for name, output in self._task.outputs.items()
-        ]
+        columns = [to_arrow(outputs[name], name, output) for name, output in task.outputs.items()]
+        if task.labels is not None:
+            columns += task.labels.columns(outputs[task.labels.output])
+        return columns
 
-    def _no_rows(self) -> list[pa.Array]:
-        return [
-            to_arrow(np.empty((0, *(dim or 0 for dim in output.shape)), dtype=object), name, output)
-            for name, output in self._task.outputs.items()
-        ]
+    def _columns_of_no_rows(self) -> list[pa.Array]:
+        task = self._task
+        nothing = {
+            name: np.empty((0, *(dim or 0 for dim in output.shape)), output.numpy_dtype)
+            for name, output in task.outputs.items()
+        }
+        columns = [to_arrow(nothing[name], name, output) for name, output in task.outputs.items()]
+        if task.labels is not None:
+            columns += task.labels.columns(nothing[task.labels.output])
+        return columns
+
+    def _struct(
+        self, columns: list[pa.Array], bad: Mapping[int, str] | None, rows: int
+    ) -> pa.StructArray:
+        task = self._task
+        names = list(task.fields.values())
+        if task.labels is not None:
+            names += task.labels.fields
+        if bad is not None:
+            names.append(ERROR_FIELD)
+            reasons = [bad.get(row) for row in range(rows)] if bad else [None] * rows
+            columns = [*columns, pa.array(reasons, pa.string())]
+        return pa.StructArray.from_arrays(columns, names)
+
+
+def _bad_row(bad: Mapping[int, str], rows: int) -> DataError:
+    return DataError(
+        f"{bad[min(bad)]} ({len(bad)} of {rows} rows of a batch are bad): filter or fill them, or "
+        "set on_error to 'null' or 'quarantine'"
+    )
 
 
 def load_predictor(task: ScoringTask, compute: Compute) -> Predictor:
     """Return the predictor of a model, loading it only if this process has not done so yet.
 
     Raises:
-        ModelError: the SavedModel cannot be loaded, or its signature does not take the features.
+        ModelError: the model cannot be loaded, or does not take these inputs.
     """
-    _limit_tensorflow(compute)
-    _, signature = _load(task.path, task.checksum)
-    wanted = {name: spec.dtype for name, spec in signature.structured_input_signature[1].items()}
-    names = [entry.name for entry in task.features]
-    if set(wanted) != set(names):
-        msg = (
-            f"the model at {task.path} takes the inputs {sorted(wanted)}, its feature_spec.json "
-            f"lists {sorted(names)}: "
-            f"export the model again"
-        )
-        raise ModelError(msg)
-
-    def function(inputs: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-        import tensorflow as tf
-
-        tensors = {name: tf.convert_to_tensor(inputs[name], wanted[name]) for name in wanted}
-        return {name: value.numpy() for name, value in signature(**tensors).items()}
-
-    return Predictor(function, task)
-
-
-@functools.lru_cache(maxsize=_MODELS_KEPT)
-def _load(path: str, checksum: str) -> tuple[Any, Any]:
-    """Return the model and its signature, which alone would not keep the variables alive."""
-    import tensorflow as tf
-
-    logger.info("loading the model at %s (%s)", path, checksum)
-    try:
-        with local_copy(path, checksum) as folder:
-            loaded = tf.saved_model.load(folder)
-        signature = loaded.signatures["serving_default"]
-    except (OSError, KeyError, ValueError) as error:
-        msg = f"the SavedModel at {path} cannot be served: {type(error).__name__}: {error}"
-        raise ModelError(msg) from error
-    return loaded, signature
-
-
-@functools.lru_cache(maxsize=1)
-def _limit_tensorflow(compute: Compute) -> None:
-    """Keep TensorFlow to the task's cores and GPUs, once per process."""
-    import tensorflow as tf
-
-    try:
-        tf.config.threading.set_intra_op_parallelism_threads(compute.num_threads)
-        tf.config.threading.set_inter_op_parallelism_threads(compute.num_threads)
-        gpus = [
-            gpu for i, gpu in enumerate(tf.config.list_physical_devices("GPU")) if i in compute.gpus
-        ]
-        tf.config.set_visible_devices(gpus, "GPU")
-        for gpu in gpus:
-            # several tasks may share one GPU
-            tf.config.experimental.set_memory_growth(gpu, enable=True)
-    except RuntimeError as error:
-        logger.warning(
-            "TensorFlow was started earlier in this process, its settings stay: %s", error
-        )
+    model = load_model(task.file, compute)
+    model.check_inputs([one.name for one in task.inputs], task.file.path)
+    return Predictor(model.run, task)

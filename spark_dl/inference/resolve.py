@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ValidationError
 
 from spark_dl.errors import ConfigError, ModelError, StorageError, did_you_mean
-from spark_dl.inference.model import open_model
+from spark_dl.inference.model import model_kind, open_model
 from spark_dl.storage import JobState, JobStatus, RunPaths, Storage, finite, join, normalise
+from spark_dl.storage.checksum import file_checksum, folder_checksum
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["ModelRef", "best_run", "metric_mode", "resolve_model"]
+__all__ = ["ModelRef", "best_run", "metric_mode", "model_path", "resolve_model"]
 
 _LOWER_IS_BETTER = (
     "loss",
@@ -35,15 +36,15 @@ class ModelRef:
     """A model that was found.
 
     Attributes:
-        path: folder of the version.
-        run_id: run that made it.
-        version: number of the export within the run.
-        checksum: checksum of the folder.
+        path: folder of the version, of a SavedModel, or a ``.keras`` file.
+        run_id: run that made it; `None` of a model that is not ours.
+        version: number of the export within the run; `None` of a model that is not ours.
+        checksum: checksum of the folder or file.
     """
 
     path: str
-    run_id: str
-    version: int
+    run_id: str | None
+    version: int | None
     checksum: str
 
 
@@ -90,8 +91,8 @@ def resolve_model(
 
     Args:
         model: ``latest`` (of the runs that succeeded, the one that ended last), ``best`` (the best
-            by `metric`), a run id in `runs`, or the path of an exported version. Of a run its
-            newest version is taken.
+            by `metric`), a run id in `runs`, or the path of an exported version, of any SavedModel
+            or of a ``.keras`` file. Of a run its newest version is taken.
         runs: folder of run directories.
         metric: name of the metric that ``best`` goes by, as in `Run.metrics`.
 
@@ -99,9 +100,16 @@ def resolve_model(
         ConfigError: ``best`` without a metric.
         ModelError: nothing fits; the message says what there is.
     """
+    return _ref(model_path(model, runs=runs, metric=metric))
+
+
+def model_path(
+    model: str | os.PathLike[str], *, runs: str | os.PathLike[str], metric: str | None = None
+) -> str:
+    """Return the path of a model, found as `resolve_model` does it, without reading it."""
     text = os.fspath(model)
     if text not in {"latest", "best"}:
-        return _ref(_run_or_path(text, runs))
+        return _run_or_path(text, runs)
     succeeded = _succeeded_runs(normalise(runs))
     if not succeeded:
         msg = f"model {text!r}: no training run in {normalise(runs)} has succeeded"
@@ -113,7 +121,7 @@ def resolve_model(
         raise ConfigError(msg)
     else:
         chosen = best_run(succeeded, metric)
-    return _ref(_newest_version(RunPaths(runs=os.fspath(runs), run_id=chosen.id)))
+    return _newest_version(RunPaths(runs=os.fspath(runs), run_id=chosen.id))
 
 
 def _run_or_path(text: str, runs: str | os.PathLike[str]) -> str:
@@ -123,7 +131,7 @@ def _run_or_path(text: str, runs: str | os.PathLike[str]) -> str:
     names = Storage(folder).list(folder)
     if text in names:
         return _newest_version(RunPaths(runs=folder, run_id=text))
-    if os.path.isdir(text):
+    if os.path.isdir(text) or os.path.isfile(text):
         return text
     msg = (
         f"model {text!r}: no such run in {folder}{did_you_mean(text, names)} and no such folder; "
@@ -154,6 +162,10 @@ def _newest_version(paths: RunPaths) -> str:
 
 
 def _ref(path: str) -> ModelRef:
+    kind = model_kind(path)
+    if kind != "exported":
+        checksum = file_checksum(path) if kind == "keras" else folder_checksum(path)
+        return ModelRef(path=normalise(path), run_id=None, version=None, checksum=checksum)
     model = open_model(path)
     return ModelRef(
         path=model.path, run_id=model.run_id, version=model.version, checksum=model.checksum

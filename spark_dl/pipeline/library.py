@@ -1,4 +1,4 @@
-"""The library: `prepare`, `train` and `predict`."""
+"""The library: `prepare` and `train`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     ModelFn = Callable[..., Any] | str
 
-__all__ = ["predict", "prepare", "train"]
+__all__ = ["prepare", "train"]
 
 _DEFAULT_SPLITS: Final = {"train": 0.8, "validation": 0.1, "test": 0.1}
 
@@ -214,16 +214,3 @@ def _add(values: dict[str, Any], config: Mapping[str, Any]) -> None:
             msg = f"train(): {', '.join(twice)} in config: give it as an argument of train()"
             raise ConfigError(msg)
         values[section] = {**given, **further}
-
-
-def predict(
-    df: DataFrame,
-    model_path: str | os.PathLike[str],
-    *,
-    scoring_id: str | None = None,
-    batch_size: int = 4096,
-) -> DataFrame:
-    """Score a DataFrame with an exported model; see `spark_dl.inference.predict`."""
-    from spark_dl import inference
-
-    return inference.predict(df, model_path, scoring_id=scoring_id, batch_size=batch_size)

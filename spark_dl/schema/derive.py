@@ -17,10 +17,10 @@ from spark_dl.schema.types import DTYPES, LOSSY_TYPES, DType
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from pyspark.sql import Column
+    from pyspark.sql import Column, DataFrame
     from pyspark.sql.types import DataType, StructType
 
-__all__ = ["LOSSLESS", "derive_spec", "quoted", "read_schema", "select_columns"]
+__all__ = ["LOSSLESS", "derive_spec", "quoted", "read_schema", "select_columns", "with_vocabulary"]
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,8 @@ def derive_spec(
     Args:
         schema: the table's schema.
         features: column names, or a mapping of input name to column name or `Feature`.
-        label: column of the label, a number or a boolean.
+        label: column of the label: a number, a boolean, or text, whose places in a vocabulary are
+            the classes (`with_vocabulary` adds it).
         weight: column of the sample weights, a number.
         id: columns that identify a row.
 
@@ -116,7 +117,13 @@ def select_columns(entries: Iterable[SpecEntry]) -> list[Column]:
     for entry in entries:
         name = quoted(entry.column)
         written = _written_type(entry)
-        if entry.source_type == written:
+        if entry.vocabulary is not None:
+            # array_position counts from 1; a text that is no label becomes null
+            texts = sf.array(*(sf.lit(text) for text in entry.vocabulary))
+            # not sf.array_position, which takes no column as the value on Spark 3.5
+            place = sf.call_function("array_position", texts, sf.col(name).cast("string")) - 1
+            column = sf.when(place >= 0, place)
+        elif entry.source_type == written:
             column = sf.col(name)
         else:
             # try_cast gives null where cast would end the job (ANSI mode): our check then names
@@ -124,6 +131,36 @@ def select_columns(entries: Iterable[SpecEntry]) -> list[Column]:
             column = sf.expr(f"try_cast({name} AS {written})")
         columns.append(column.alias(entry.name))
     return columns
+
+
+def with_vocabulary(spec: FeatureSpec, df: DataFrame) -> FeatureSpec:
+    """Return the spec with the labels that `df` holds, if the label is text; reads that column.
+
+    Args:
+        spec: what `derive_spec` made.
+        df: the rows.
+
+    Raises:
+        SchemaError: there are fewer than two labels, or too many to be classes.
+    """
+    from pyspark.sql import functions as sf
+
+    label = spec.label
+    if label is None or label.derived != _CLASSES:
+        return spec
+    column = sf.col(quoted(label.column)).cast("string")
+    rows = df.select(column.alias("label")).distinct().limit(_MOST_LABELS + 2).collect()
+    texts = sorted(row["label"] for row in rows if row["label"] is not None)
+    what = f"label column {label.column!r} of type {label.source_type}"
+    if len(texts) > _MOST_LABELS:
+        msg = f"{what}: more than {_MOST_LABELS} different texts are no classes: name another label"
+        raise SchemaError(msg)
+    if len(texts) < 2:  # noqa: PLR2004 - one class teaches nothing
+        msg = f"{what}: holds {texts or 'no text'}, expected at least two different labels"
+        raise SchemaError(msg)
+    known = label.model_copy(update={"vocabulary": tuple(texts)})
+    entries = tuple(known if entry is label else entry for entry in spec.entries)
+    return spec.model_copy(update={"entries": entries})
 
 
 def read_schema(entries: Iterable[SpecEntry]) -> StructType:
@@ -155,6 +192,10 @@ def read_schema(entries: Iterable[SpecEntry]) -> StructType:
 
 #: The one cast that is made without being asked for.
 _NARROWED: Final = "cast double to float"
+#: What becomes of a label that is text.
+_CLASSES: Final = "place in the vocabulary"
+#: More labels than that are no classes.
+_MOST_LABELS: Final = 10_000
 
 
 def _wanted(
@@ -217,6 +258,8 @@ def _entry(schema: StructType, name: str, feature: Feature, role: Role) -> SpecE
     source = schema[column].dataType
     dtype, derived, is_array = _element(source, feature, what)
     _check_role(dtype, role, what, source, is_array=is_array)
+    if role is Role.LABEL and dtype is DType.STRING:
+        dtype, derived = DType.INT64, _CLASSES
     return SpecEntry(
         name=name,
         column=column,
@@ -305,10 +348,8 @@ def _check_role(dtype: DType, role: Role, what: str, source: DataType, *, is_arr
         if is_array:
             msg = f"{got}, expected one number a row: select one element of it"
             raise SchemaError(msg)
-        if role is Role.LABEL and dtype is DType.STRING:
-            msg = f"{got}, expected a number: map the texts to integers 0, 1, … first"
-            raise SchemaError(msg)
-        if dtype not in _NUMBERS:
+        is_class = role is Role.LABEL and dtype is DType.STRING
+        if dtype not in _NUMBERS and not is_class:
             msg = (
                 f"{got}, expected a number: cast it, Feature(..., cast='float'), "
                 "or name another column"

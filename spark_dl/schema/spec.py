@@ -9,7 +9,14 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from spark_dl.errors import SchemaError
 from spark_dl.schema.types import DTYPES, DType, DTypeInfo
@@ -73,6 +80,8 @@ class SpecEntry(BaseModel):
         role: what it is for.
         source_type: Spark's `simpleString` of the column as it was in the table.
         derived: how the value was made from the column (``"as is"``, ``"cast double to float"``).
+        vocabulary: of a label that is text in the table: the texts, sorted; the value is a text's
+            place among them. Not written where there is none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -84,6 +93,15 @@ class SpecEntry(BaseModel):
     role: Role = Role.FEATURE
     source_type: str = ""
     derived: str = "as is"
+    vocabulary: tuple[str, ...] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_none(self, write: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave a vocabulary out that is not there: specs written before had none."""
+        values: dict[str, object] = write(self)
+        if self.vocabulary is None:
+            values.pop("vocabulary", None)
+        return values
 
     @property
     def info(self) -> DTypeInfo:

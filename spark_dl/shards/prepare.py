@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from spark_dl import __version__
 from spark_dl._jvm import brief_cause, ensure_connector
 from spark_dl.errors import DataError, ManifestError, SchemaError, StorageError
-from spark_dl.schema.derive import derive_spec, select_columns
+from spark_dl.schema.derive import derive_spec, select_columns, with_vocabulary
 from spark_dl.shards.checks import Content, SplitFacts, inspect_rows
 from spark_dl.shards.dataset import Dataset
 from spark_dl.shards.manifest import Manifest, Source
@@ -91,7 +91,9 @@ def write_dataset(  # noqa: PLR0913  the façade's `prepare`, one keyword a sett
     """
     plan = DatasetPlan(
         path=normalise(path),
-        spec=derive_spec(df.schema, features=features, label=label, weight=weight, id=id),
+        spec=with_vocabulary(
+            derive_spec(df.schema, features=features, label=label, weight=weight, id=id), df
+        ),
         splits={} if split_column is not None else check_splits(splits),
         seed=seed,
         rows_per_record=rows_per_record,

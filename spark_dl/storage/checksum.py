@@ -8,7 +8,7 @@ from typing import Final
 from spark_dl.errors import StorageError
 from spark_dl.storage.filesystem import Storage, join, normalise
 
-__all__ = ["MODEL_FILE", "folder_checksum"]
+__all__ = ["MODEL_FILE", "file_checksum", "folder_checksum"]
 
 #: Says which run made a model; holds the folder's checksum and is therefore left out of it.
 MODEL_FILE: Final = "model.json"
@@ -43,6 +43,16 @@ def folder_checksum(path: str) -> str:
         total.update(len(encoded).to_bytes(8, "little") + encoded)
         total.update(_digest(storage, join(root, name)))
     return f"sha256:{total.hexdigest()}"
+
+
+def file_checksum(path: str) -> str:
+    """Return the checksum of one file's content, ``sha256:<hex>``.
+
+    Raises:
+        StorageError: there is no such file.
+    """
+    root = normalise(path)
+    return f"sha256:{_digest(Storage(root), root).hex()}"
 
 
 def _digest(storage: Storage, path: str) -> bytes:

@@ -67,7 +67,7 @@ def scoring_commits(path: str | os.PathLike[str]) -> list[Commit]:
     if not commits:
         msg = (
             f"{root}: none of its {len(names)} commits is a scoring by spark-dl; "
-            "tables that `infer` wrote have one for each scoring"
+            "tables that `infer` or `score_stream` wrote have one for each scoring"
         )
         raise TableError(msg)
     return commits

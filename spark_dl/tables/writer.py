@@ -14,22 +14,26 @@ from typing import TYPE_CHECKING, Any, Final
 
 from spark_dl._jvm import brief_cause, require_delta, spark_errors
 from spark_dl.errors import TableError
+from spark_dl.schema.derive import quoted
 from spark_dl.storage import Storage, join, normalise, spark_uri
+from spark_dl.tables.merge import check_columns, merge_rows
 from spark_dl.tables.reader import delta_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 
     from spark_dl.config import OutputConfig
 
-__all__ = ["SCORING_ID", "WrittenTable", "write_table"]
+__all__ = ["SCORING_ID", "WrittenTable", "write_table", "written_before"]
 
 logger = logging.getLogger(__name__)
 
 SCORING_ID: Final = "scoring_id"
 _TXN_VERSION: Final = 1
+#: Commits that are looked at where the newest ones tell: a stream's table has very many.
+_RECENT: Final = 50
 #: Commits that leave a table's rows as they are.
 _UPKEEP: Final = frozenset(
     {"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES"}
@@ -67,8 +71,8 @@ def write_table(
         df: the rows. For Parquet they need a column ``scoring_id``.
         output: path, format and mode of the table.
         scoring_id: name of this write. With mode ``append`` a second write of the same name adds
-            nothing; with ``overwrite`` nothing is done when the table's newest rows are of that
-            name.
+            nothing; with ``overwrite`` and ``merge`` nothing is done when the table's newest rows
+            are of that name.
         properties: facts about the write. Delta keeps them in the commit (`userMetadata`), and as
             table properties when the write makes the table; Parquet keeps none.
 
@@ -81,9 +85,11 @@ def write_table(
     """
     path = normalise(output.path)
     spark = df.sparkSession
+    check_columns(output.partition_by, df, setting="output.partition_by", path=path)
+    check_columns(output.merge_on or (), df, setting="output.merge_on", path=path)
     if output.format == "delta":
         require_delta(spark)
-        written = _write_delta(df, path, output.mode, scoring_id, dict(properties or {}))
+        written = _write_delta(df, path, output, scoring_id, dict(properties or {}))
     else:
         written = _write_files(df, path, output, scoring_id)
     if written.already_written:
@@ -93,11 +99,38 @@ def write_table(
     return written
 
 
+def written_before(
+    spark: SparkSession, output: OutputConfig, scoring_id: str
+) -> WrittenTable | None:
+    """Return what an earlier write of a name has done, `None` if there was none.
+
+    Args:
+        spark: the session.
+        output: the table.
+        scoring_id: name of the write.
+    """
+    from pyspark.sql import functions as sf
+
+    path = normalise(output.path)
+    if output.format == "delta":
+        history = _history(spark, path)
+        names = [_scoring(entry) for entry in history]
+        appended = output.mode == "append" and scoring_id in names
+        known = appended or _newest_scoring(history) == scoring_id
+        return _found(history, path, scoring_id, already_written=True) if known else None
+    if not Storage(path).exists(path):
+        return None
+    table = spark.read.format(output.format).load(spark_uri(path))
+    rows = table.where(sf.col(SCORING_ID) == scoring_id).count()
+    return WrittenTable(path=path, rows=rows, version=None, already_written=True) if rows else None
+
+
 def _write_delta(
-    df: DataFrame, path: str, mode: str, scoring_id: str, properties: dict[str, str]
+    df: DataFrame, path: str, output: OutputConfig, scoring_id: str, properties: dict[str, str]
 ) -> WrittenTable:
-    before = _history(df.sparkSession, path)
-    if mode == "overwrite" and _newest_scoring(before) == scoring_id:
+    before = _history(df.sparkSession, path, limit=_RECENT)
+    mode = output.mode
+    if mode != "append" and _newest_scoring(before) == scoring_id:
         return _found(before, path, scoring_id, already_written=True)
     note = {SCORING_ID: scoring_id, "properties": properties}
     options = {"userMetadata": json.dumps(note, sort_keys=True)}
@@ -107,18 +140,29 @@ def _write_delta(
         options |= {"txnAppId": _transaction(scoring_id), "txnVersion": str(_TXN_VERSION)}
     try:
         if not before:
-            _create(df, path, properties)
-            before = _history(df.sparkSession, path)
-        df.write.format("delta").mode(mode).options(**options).save(spark_uri(path))
+            _create(df, path, properties, output.partition_by)
+            before = _history(df.sparkSession, path, limit=_RECENT)
+        if mode == "merge":
+            merge_rows(df, path, output.merge_on or (), options["userMetadata"])
+        else:
+            writer = df.write.format("delta").mode(mode).options(**options)
+            _partitioned(writer, output).save(spark_uri(path))
     except spark_errors() as error:
         raise _failed(path, mode, error) from error
     newest = max(entry["version"] for entry in before)
-    after = _history(df.sparkSession, path)
+    after = _history(df.sparkSession, path, limit=_RECENT)
     mine = [entry for entry in after if entry["version"] > newest and _scoring(entry) == scoring_id]
-    return _found(mine or after, path, scoring_id, already_written=not mine)
+    found = mine or _history(df.sparkSession, path)
+    return _found(found, path, scoring_id, already_written=not mine)
 
 
-def _create(df: DataFrame, path: str, properties: Mapping[str, str]) -> None:
+def _partitioned(writer: DataFrameWriter, output: OutputConfig) -> DataFrameWriter:
+    return writer.partitionBy(*output.partition_by) if output.partition_by else writer
+
+
+def _create(
+    df: DataFrame, path: str, properties: Mapping[str, str], partition_by: Sequence[str]
+) -> None:
     """Make an empty table with the properties.
 
     Not in one commit with the rows: such a commit keeps no `userMetadata`, and where it fails it
@@ -126,9 +170,14 @@ def _create(df: DataFrame, path: str, properties: Mapping[str, str]) -> None:
     was compiled for this very Spark (Delta 4.1 and 4.2 on Spark 4.1.4 end it with
     NoClassDefFoundError: IgnoreCachedData).
     """
+    from pyspark.sql import functions as sf
+
     writer = df.limit(0).writeTo(delta_name(path)).using("delta")
     for key, value in properties.items():
         writer = writer.tableProperty(key, value)
+    if partition_by:
+        first, *more = (sf.col(quoted(name)) for name in partition_by)
+        writer = writer.partitionedBy(first, *more)
     try:
         writer.create()
     except spark_errors():
@@ -136,10 +185,11 @@ def _create(df: DataFrame, path: str, properties: Mapping[str, str]) -> None:
             raise
 
 
-def _history(spark: SparkSession, path: str) -> list[dict[str, Any]]:
+def _history(spark: SparkSession, path: str, *, limit: int | None = None) -> list[dict[str, Any]]:
     """Return the commits of a Delta table, newest first; none if it is no Delta table."""
+    newest = "" if limit is None else f" LIMIT {limit}"
     try:
-        rows = spark.sql(f"DESCRIBE HISTORY {delta_name(path)}").collect()
+        rows = spark.sql(f"DESCRIBE HISTORY {delta_name(path)}{newest}").collect()
     except spark_errors() as error:
         logger.debug("%s has no history: %s", path, brief_cause(error))
         return []
@@ -164,7 +214,9 @@ def _found(
     history: list[dict[str, Any]], path: str, scoring_id: str, *, already_written: bool
 ) -> WrittenTable:
     entry = next((entry for entry in history if _scoring(entry) == scoring_id), None)
-    rows = (entry["operationMetrics"] or {}).get("numOutputRows") if entry else None
+    metrics = (entry["operationMetrics"] or {}) if entry else {}
+    # a merge's output rows are those of the files that it wrote anew
+    rows = metrics.get("numSourceRows", metrics.get("numOutputRows"))
     return WrittenTable(
         path=path,
         rows=None if rows is None else int(rows),
@@ -198,7 +250,8 @@ def _write_files(df: DataFrame, path: str, output: OutputConfig, scoring_id: str
     seen = Observation()
     try:
         counted = df.observe(seen, sf.count(sf.lit(1)).alias("rows"))
-        counted.write.format(output.format).mode(output.mode).save(spark_uri(path))
+        writer = counted.write.format(output.format).mode(output.mode)
+        _partitioned(writer, output).save(spark_uri(path))
     except spark_errors() as error:
         raise _failed(path, output.mode, error) from error
     return WrittenTable(path=path, rows=int(seen.get["rows"]), version=None)

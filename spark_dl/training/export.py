@@ -102,6 +102,7 @@ def export_model(  # noqa: PLR0913 - the lineage of a model
         "version": version,
         "dataset_fingerprint": fingerprint,
         "init_from": init_from,
+        "from_logits": bool(getattr(getattr(model, "loss", None), "from_logits", False)),
         "versions": {
             "spark_dl": __version__,
             "keras": keras.__version__,

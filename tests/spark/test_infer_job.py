@@ -7,6 +7,7 @@ from pyspark.sql import functions as sf
 
 import spark_dl
 from spark_dl.config import load_config
+from spark_dl.errors import DataError
 from spark_dl.pipeline import run_infer
 from spark_dl.schema import FeatureSpec, SpecEntry
 from spark_dl.shards.identity import identify_rows
@@ -132,3 +133,41 @@ def test_rows_are_told_apart_by_their_values_and_not_by_their_order(spark):
     ]
     assert len(set(different)) == len(different)
     assert identify_rows(spark.sql("SELECT 1 AS x, 2 AS x")) is None
+
+
+@pytest.fixture
+def holed(spark, tmp_path):
+    """Ten rows, two of them without the number."""
+    path = str(tmp_path / "holed")
+    number = sf.when(~sf.col("id").isin(2, 7), sf.col("id").cast("float"))
+    spark.range(0, 10, 1, 2).select("id", number.alias("a")).write.format("delta").save(path)
+    return [f"table.path={path}"]
+
+
+def test_bad_rows_go_to_their_own_table_once(spark, infer, holed, tmp_path):
+    settings = [*holed, "infer.on_error=quarantine"]
+    first, there = infer(*settings)
+    assert (first["rows"], first["bad_rows"], there) == (8, 2, 8)
+    quarantine = spark.read.format("delta").load(first["quarantine"])
+    assert quarantine.columns == [
+        "id",
+        "a",
+        "prediction_error",
+        "model_run_id",
+        "model_version",
+        "scoring_id",
+    ]
+    rows_there = sorted(quarantine.collect())
+    assert [row["id"] for row in rows_there] == [2, 7]
+    assert rows_there[0]["prediction_error"] == "column 'a': null; input 'a' takes none"
+    again, same = infer(*settings)
+    assert (again["rows"], again["bad_rows"], same) == (8, 2, 8)
+    assert quarantine.count() == 2
+    status = next((tmp_path / "runs").glob("infer-*/status.json")).read_text()
+    assert '"bad_rows": 2.0' in status
+
+
+def test_a_bad_row_ends_the_job_and_leaves_nothing(spark, infer, holed, tmp_path):
+    with pytest.raises(DataError, match="column 'a': null"):
+        infer(*holed)
+    assert spark.read.format("delta").load(str(tmp_path / "predictions")).count() == 0

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from spark_dl.errors import ConfigError, DataError, ModelError
-from spark_dl.inference import apply, open_model, predict, task_error
+from spark_dl.inference import open_model, predict, task_error, udf
 from spark_dl.schema import FeatureSpec, SpecEntry
 from spark_dl.training.export import export_model
 
@@ -125,26 +125,31 @@ def text(tmp_path_factory):
     return _case(folder, model, spec, inputs, "id long, city string, visits array<float>", rows)
 
 
+def use(monkeypatch, *, arrow):
+    """Hand the columns over as Arrow or, as Spark below 4.1 does it, through pandas."""
+    if arrow:
+        pytest.importorskip("pyspark", "4.1", reason="Spark below 4.1 has no arrow_udf")
+    monkeypatch.setattr(udf, "has_arrow_udf", lambda: arrow)
+
+
 def _collected(df, column):
     rows = df.select("id", column).orderBy("id").collect()
     return np.array([row[column] for row in rows])
 
 
-@pytest.mark.parametrize("udf", ["_arrow_udf", "_pandas_udf"])
+@pytest.mark.parametrize("arrow", [True, False])
 @pytest.mark.parametrize("batch_size", [7, 4096])
-def test_scalars_equal_keras(spark, dense, monkeypatch, udf, batch_size):
-    if udf == "_arrow_udf":
-        pytest.importorskip("pyspark", "4.1", reason="Spark below 4.1 has no arrow_udf")
-    monkeypatch.setattr(apply, "_vectorized", getattr(apply, udf))
+def test_scalars_equal_keras(spark, dense, monkeypatch, arrow, batch_size):
+    use(monkeypatch, arrow=arrow)
     out = predict(dense.frame(spark), dense.path, batch_size=batch_size)
     got = _collected(out, "prediction")
     assert got.shape == (ROWS,)
     np.testing.assert_allclose(got, dense.expected["prediction"][:, 0], rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("udf", ["_arrow_udf", "_pandas_udf"])
-def test_array_into_cnn_with_two_outputs_equals_keras(spark, cnn, monkeypatch, udf):
-    monkeypatch.setattr(apply, "_vectorized", getattr(apply, udf))
+@pytest.mark.parametrize("arrow", [True, False])
+def test_array_into_cnn_with_two_outputs_equals_keras(spark, cnn, monkeypatch, arrow):
+    use(monkeypatch, arrow=arrow)
     out = predict(cnn.frame(spark), cnn.path, batch_size=10).cache()
     assert dict(out.dtypes)["prediction_digit"] == "array<float>"
     assert dict(out.dtypes)["prediction_ink"] == "float"
@@ -155,9 +160,9 @@ def test_array_into_cnn_with_two_outputs_equals_keras(spark, cnn, monkeypatch, u
     out.unpersist()
 
 
-@pytest.mark.parametrize("udf", ["_arrow_udf", "_pandas_udf"])
-def test_strings_and_variable_length_equal_keras(spark, text, monkeypatch, udf):
-    monkeypatch.setattr(apply, "_vectorized", getattr(apply, udf))
+@pytest.mark.parametrize("arrow", [True, False])
+def test_strings_and_variable_length_equal_keras(spark, text, monkeypatch, arrow):
+    use(monkeypatch, arrow=arrow)
     out = predict(text.frame(spark), text.path)
     got = _collected(out, "prediction")
     np.testing.assert_allclose(got, text.expected["prediction"], rtol=1e-6, atol=1e-6)
@@ -249,9 +254,9 @@ def test_batch_size_must_be_positive(spark, dense):
 @pytest.mark.parametrize(
     ("rows", "cause"),
     [
-        ([(1, None)], "column 'pixels': null in 1 of 1 values"),
+        ([(1, None)], "column 'pixels': null; input 'image' takes none (1 of 1 rows"),
         ([(1, [None] * 64)], "column 'pixels': null inside an array"),
-        ([(1, [0.5] * 63)], "the first of them 63; feature 'image' of shape (8, 8, 1) needs 64"),
+        ([(1, [0.5] * 63)], "63 elements, input 'image' of shape (8, 8, 1) needs 64"),
     ],
 )
 def test_bad_rows_name_their_column(spark, cnn, rows, cause):

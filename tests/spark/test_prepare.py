@@ -441,10 +441,6 @@ def test_string_where_a_number_is_asked(spark, tmp_path):
         SchemaError, match="feature column 'text' of type string: dtype float32 asked"
     ):
         write(df, tmp_path / "d", features=[Feature("text", dtype="float32")])
-    with pytest.raises(
-        SchemaError, match="label column 'text': got string, expected a number: map"
-    ):
-        write(df, tmp_path / "d", label="text")
     with pytest.raises(SchemaError, match="weight column 'text': got string, expected a number"):
         write(df, tmp_path / "d", weight="text")
 

@@ -186,7 +186,7 @@ def test_schema_is_json(capsys):
     assert "training" in json.loads(capsys.readouterr().out)["properties"]
 
 
-@pytest.mark.parametrize("job", ["prepare", "train", "infer"])
+@pytest.mark.parametrize("job", ["prepare", "train", "infer", "evaluate"])
 def test_jobs_are_the_same_code(job):
     script = JOBS / f"{job}.py"
     done = subprocess.run(

@@ -172,7 +172,7 @@ def test_all_problems_are_said_at_once_with_the_file(config_file):
         ("cluster: {lost_after_s: 1}", "must be more than heartbeat_s (1)"),
         ("tensorboard: {port: 70000}", "tensorboard.port"),
         ("infer: {model: best}", "model: best needs a metric"),
-        ("output: {path: p, mode: merge}", "output.mode"),
+        ("output: {path: p, mode: upsert}", "output.mode"),
         ("[1, 2]", "expected keys and values, got list"),
         ("a: [", "is no YAML"),
         ("label: a\nlabel: b", "the key 'label' is there twice"),

@@ -5,19 +5,38 @@ from __future__ import annotations
 import datetime as dt
 import json
 import math
+import re
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from spark_dl.errors import ConfigError, DataError, ModelError, SparkDLError, StorageError
+from spark_dl.errors import (
+    ConfigError,
+    DataError,
+    ModelError,
+    SparkDLError,
+    StorageError,
+    TableError,
+)
 from spark_dl.inference import default_scoring_id, resolve_model, task_error
-from spark_dl.inference.arrow import to_arrow, to_numpy
-from spark_dl.inference.matching import check_columns, check_new_columns, locate
+from spark_dl.inference.arrow import bad_rows, to_arrow, to_numpy
+from spark_dl.inference.inputs import (
+    BoundInput,
+    ModelInput,
+    TableColumn,
+    bind_inputs,
+    remap_inputs,
+    spec_inputs,
+)
+from spark_dl.inference.labels import Labels, label_output, probabilities
+from spark_dl.inference.loading import ModelFile
+from spark_dl.inference.matching import check_new_columns
 from spark_dl.inference.model import ModelOutput
 from spark_dl.inference.predictor import Predictor, ScoringTask
+from spark_dl.inference.recut import recut
 from spark_dl.inference.resolve import metric_mode
-from spark_dl.schema import FeatureSpec, SpecEntry
+from spark_dl.schema import DTYPES, DType, Feature, FeatureSpec, SpecEntry
 from spark_dl.storage import JobState, JobStatus, RunPaths
 from spark_dl.storage.checksum import MODEL_FILE, folder_checksum
 
@@ -26,13 +45,30 @@ def entry(dtype="float32", shape=(), **settings):
     return SpecEntry(name="x", column="the x", dtype=dtype, shape=shape, **settings)
 
 
+def given(dtype="float32", shape=(), **settings):
+    """What a column of a dtype of ours is to a task."""
+    info = DTYPES[DType(dtype)] if dtype in list(DType) else None
+    values = {
+        "name": "x",
+        "column": "the x",
+        "dtype": info.tensor if info else dtype,
+        "element": info.spark if info else "",
+        "kind": "array" if shape else "scalar",
+    }
+    return BoundInput(shape=shape, **{**values, **settings})
+
+
+def columns(**types):
+    return {name: TableColumn(type=kind, sql=f"`{name}`") for name, kind in types.items()}
+
+
 # --- Arrow to inputs ---
 
 
 def test_numbers_of_fixed_shape_are_not_copied():
     flat = np.arange(24, dtype=np.float32)
     column = pa.FixedSizeListArray.from_arrays(pa.array(flat), 6).cast(pa.list_(pa.float32()))
-    values = to_numpy(column.slice(1, 2), entry(shape=(2, 3)))
+    values = to_numpy(column.slice(1, 2), given(shape=(2, 3)))
     np.testing.assert_array_equal(values, flat[6:18].reshape(2, 2, 3))
     address = column.flatten().buffers()[1].address
     assert values.__array_interface__["data"][0] == address + 6 * 4
@@ -54,37 +90,56 @@ def test_numbers_of_fixed_shape_are_not_copied():
     ],
 )
 def test_scalars(dtype, column, expected):
-    values = to_numpy(column, entry(dtype))
+    values = to_numpy(column, given(dtype))
     assert values.dtype == expected.dtype
     assert values.tolist() == expected.tolist()
 
 
 def test_rows_of_variable_length_are_padded():
     column = pa.array([[1, 2, 3, 4], [], [5, 6]], pa.list_(pa.int32()))
-    values = to_numpy(column, entry("int32", (None, 2)))
+    values = to_numpy(column, given("int32", (None, 2)))
     assert values.tolist() == [[[1, 2], [3, 4]], [[0, 0], [0, 0]], [[5, 6], [0, 0]]]
-    words = to_numpy(pa.array([["a"], ["b", "c"]]), entry("string", (None,)))
+    words = to_numpy(pa.array([["a"], ["b", "c"]]), given("string", (None,)))
     assert words.tolist() == [["a", ""], ["b", "c"]]
 
 
 @pytest.mark.parametrize(
-    ("column", "shape", "message"),
+    ("column", "shape", "bad"),
     [
-        (pa.array([1.0, None], pa.float32()), (), "'the x': null in 1 of 2"),
-        (pa.array([[1.0], None], pa.list_(pa.float32())), (1,), "'the x': null in 1 of 2"),
-        (pa.array([[1.0, None]], pa.list_(pa.float32())), (2,), "'the x': null inside an array"),
-        (pa.array([[1.0], [1, 2]], pa.list_(pa.float32())), (1,), "1 of 2 rows have the wrong"),
-        (pa.array([[1.0] * 3], pa.list_(pa.float32())), (None, 2), "no multiple of 2"),
+        (pa.array([1.0, None], pa.float32()), (), {1: "'the x': null; input 'x'"}),
+        (pa.array([[1.0], None], pa.list_(pa.float32())), (1,), {1: "'the x': null;"}),
+        (pa.array([[1.0, None]], pa.list_(pa.float32())), (2,), {0: "null inside an array"}),
+        (pa.array([[1.0], [1, 2]], pa.list_(pa.float32())), (1,), {1: "2 elements, .* needs 1"}),
+        (pa.array([[1.0] * 3], pa.list_(pa.float32())), (None, 2), {0: "a multiple of 2"}),
+        (pa.array([[1.0] * 2, []], pa.list_(pa.float32())), (None, 2), {}),
     ],
 )
-def test_what_no_model_takes_names_its_column(column, shape, message):
-    with pytest.raises(DataError, match=message):
-        to_numpy(column, entry(shape=shape))
+def test_what_no_model_takes_is_named_by_row_and_column(column, shape, bad):
+    found = bad_rows(column, given(shape=shape))
+    assert found.keys() == bad.keys()
+    for row, reason in bad.items():
+        assert re.search(reason, found[row])
+
+
+def test_values_outside_an_unsigned_type_are_bad():
+    scalars = pa.array([0, 256, -1, 255, None], pa.int16())
+    assert bad_rows(scalars, given("uint8", element="smallint")).keys() == {1, 2, 4}
+    lists = pa.array([[1, 2], [3, 999], [0, 255]], pa.list_(pa.int16()))
+    assert bad_rows(lists.slice(1), given("uint8", (2,), element="smallint")).keys() == {0}
+
+
+def test_a_binary_can_hold_the_elements():
+    image = given("uint8", (2, 2), element="binary", kind="bytes")
+    column = pa.array([b"junk", bytes([1, 2, 3, 4]), bytes([255, 0, 7, 9])], pa.binary()).slice(1)
+    assert bad_rows(column, image) == {}
+    assert to_numpy(column, image).tolist() == [[[1, 2], [3, 4]], [[255, 0], [7, 9]]]
+    assert bad_rows(pa.array([b"12345", None]), image).keys() == {0, 1}
 
 
 def test_a_null_outside_a_slice_is_no_null_of_it():
-    column = pa.array([None, [1.0], [2.0]], pa.list_(pa.float32()))
-    assert to_numpy(column.slice(1), entry(shape=(1,))).tolist() == [[1.0], [2.0]]
+    column = pa.array([None, [1.0], [2.0]], pa.list_(pa.float32())).slice(1)
+    assert bad_rows(column, given(shape=(1,))) == {}
+    assert to_numpy(column, given(shape=(1,))).tolist() == [[1.0], [2.0]]
 
 
 # --- outputs to Arrow ---
@@ -128,55 +183,222 @@ def test_an_output_without_a_spark_type_is_refused():
 # --- batches ---
 
 
-@pytest.mark.parametrize("rows", [0, 1, 4, 5, 9])
-def test_the_model_gets_at_most_a_batch_at_once(rows):
-    sizes = []
+def task(batch_size=4, **settings):
+    values = {
+        "file": ModelFile(path="", checksum=""),
+        "inputs": (given(),),
+        "outputs": {"y": ModelOutput(dtype="float32")},
+        "fields": {"y": "output_0"},
+        "batch_size": batch_size,
+    }
+    return ScoringTask(**{**values, **settings})
+
+
+@pytest.mark.parametrize("sizes", [[], [0], [1], [4], [5], [9], [3, 3, 3], [1, 0, 9, 2]])
+def test_batches_are_cut_anew_across_their_borders(sizes):
+    seen = []
 
     def double(inputs):
-        sizes.append(len(inputs["x"]))
+        seen.append(len(inputs["x"]))
         return {"y": inputs["x"] * 2}
 
-    task = ScoringTask(
-        path="",
-        checksum="",
-        features=(entry(),),
-        outputs={"y": ModelOutput(dtype="float32")},
-        columns={"y": "prediction"},
-        batch_size=4,
+    rows = sum(sizes)
+    values = iter(range(rows))
+    batches = [[pa.array([next(values) for _ in range(size)], pa.float32())] for size in sizes]
+    out = list(Predictor(double, task()).stream(batches))
+    assert [row["output_0"] for part in out for row in part.to_pylist()] == [
+        2.0 * i for i in range(rows)
+    ]
+    assert seen == [4] * (rows // 4) + [rows % 4] * (rows % 4 > 0)
+
+
+def test_what_lies_within_a_batch_is_not_copied():
+    column = pa.array(range(10), pa.int64())
+    first, second, third = recut([[column]], 4)
+    address = column.buffers()[1].address
+    for part, offset in ((first, 0), (second, 4), (third, 8)):
+        assert part[0].buffers()[1].address == address
+        assert part[0].offset == offset
+
+
+@pytest.mark.parametrize("on_error", ["null", "quarantine"])
+def test_a_bad_row_fails_no_neighbour(on_error):
+    def picky(inputs):
+        if (inputs["x"] > 90).any():
+            message = "over 90"
+            raise DataError(message)
+        return {"y": inputs["x"] * 2}
+
+    column = pa.array([1, None, 95, 3, 4, 5, 99], pa.float32())
+    predictor = Predictor(picky, task(batch_size=7, on_error=on_error))
+    (out,) = predictor.stream([[column]])
+    assert [row["output_0"] for row in out.to_pylist()] == [2, None, None, 6, 8, 10, None]
+    reasons = [row["error"] for row in out.to_pylist()]
+    assert [reason and reason[:12] for reason in reasons] == [
+        None,
+        "column 'the ",
+        "over 90",
+        None,
+        None,
+        None,
+        "over 90",
+    ]
+    (none,) = predictor.stream([[column.slice(1, 1)]])
+    assert none.to_pylist()[0]["output_0"] is None
+
+
+def test_a_bad_row_ends_the_job_by_default():
+    predictor = Predictor(lambda inputs: {"y": inputs["x"]}, task())
+    with pytest.raises(DataError, match=r"'the x': null.*\(1 of 2 rows.*set on_error"):
+        predictor.predict([pa.array([1, None], pa.float32())])
+
+
+# --- labels ---
+
+
+def test_classes_become_labels_with_probabilities():
+    labels = Labels(
+        output="y", vocabulary=("ant", "bee", "cat"), from_logits=False, fields=("label", "p")
     )
-    column = pa.array(np.arange(rows, dtype=np.float32))
-    out = Predictor(double, task).predict([column])
-    assert out.to_pylist() == [{"prediction": 2.0 * i} for i in range(rows)]
-    assert sum(sizes) == rows
-    assert max(sizes, default=0) <= 4
+    names, certain = labels.columns(np.float32([[0.1, 0.7, 0.2], [0.5, 0.25, 0.25]]))
+    assert names.to_pylist() == ["bee", "ant"]
+    np.testing.assert_allclose(certain.to_numpy(), [0.7, 0.5])
+
+
+def test_probabilities_out_of_logits():
+    three = probabilities(np.float32([[0, math.log(2), 0]]), from_logits=True)
+    np.testing.assert_allclose(three, [[0.25, 0.5, 0.25]], rtol=1e-6)
+    two = probabilities(np.float32([[math.log(3)], [0]]), from_logits=True)
+    np.testing.assert_allclose(two, [[0.25, 0.75], [0.5, 0.5]], rtol=1e-6)
+    assert probabilities(np.empty((0, 3), np.float32), from_logits=True).shape == (0, 3)
+
+
+def test_the_output_that_tells_the_classes_apart():
+    heads = {
+        "kind": ModelOutput(dtype="float32", shape=(3,)),
+        "size": ModelOutput(dtype="float32", shape=(1,)),
+        "code": ModelOutput(dtype="int64", shape=(3,)),
+    }
+    assert label_output(heads, 3) == "kind"
+    assert label_output(heads, 2) == "size"
+    assert label_output(heads, 4) is None
+    assert label_output({**heads, "other": heads["kind"]}, 3) is None
 
 
 # --- matching ---
 
 
+def bound(entries, table):
+    return {one.name: one for one in bind_inputs(spec_inputs(entries), table, model="m")}
+
+
 def test_columns_that_fit():
-    spec = FeatureSpec(
-        entries=(
-            SpecEntry(name="a", column="a", dtype="float32", source_type="decimal(9,2)"),
-            SpecEntry(name="b", column="b", dtype="int64", shape=(None,)),
-            SpecEntry(name="c", column="c", dtype="float32"),
-        )
+    spec = (
+        SpecEntry(name="a", column="a", dtype="float32", source_type="decimal(9,2)"),
+        SpecEntry(name="b", column="b", dtype="int64", shape=(None,)),
+        SpecEntry(name="c", column="c", dtype="float32"),
+        SpecEntry(name="v", column="v", dtype="float32", shape=(3,)),
+        SpecEntry(name="d", column="d.e", dtype="date"),
     )
-    table = {"a": "decimal(9,2)", "b": "array<smallint>", "c": "double"}
-    check_columns(spec.features, table, model="m")
+    table = columns(a="decimal(9,2)", b="array<smallint>", c="double", v="vector")
+    table["d.e"] = TableColumn(type="date", sql="`d`.`e`")
+    found = bound(spec, table)
+    assert found["a"].sql == "try_cast(`a` AS float)"
+    assert found["b"].sql == "try_cast(`b` AS array<bigint>)"
+    assert found["c"].sql == "try_cast(`c` AS float)"
+    assert found["v"].is_vector
+    assert (found["d"].sql, found["d"].element, found["d"].dtype) == ("`d`.`e`", "date", "int64")
 
 
 @pytest.mark.parametrize("kind", ["string", "decimal(9,3)", "array<float>", "bigint"])
 def test_columns_that_do_not_fit(kind):
     fits = entry(source_type="decimal(9,2)")
     with pytest.raises(ModelError, match="expected float"):
-        check_columns([fits], {"the x": kind}, model="m")
+        bound([fits], {"the x": TableColumn(type=kind, sql="x")})
 
 
 def test_a_dataset_s_own_table_has_the_inputs_names():
-    assert locate(entry(), ["x", "y"]) == "x"
-    assert locate(entry(), ["x", "the x"]) == "the x"
-    assert locate(entry(), ["y"]) == "the x"
+    assert bound([entry()], columns(x="float", y="float"))["x"].column == "x"
+    both = {**columns(x="float"), "the x": TableColumn(type="float", sql="`the x`")}
+    assert bound([entry()], both)["x"].column == "the x"
+    with pytest.raises(ModelError, match="column 'the x' is missing"):
+        bound([entry()], columns(y="float"))
+
+
+def takes(dtype, shape=(), name="x"):
+    return ModelInput(name=name, dtype=dtype, shape=shape, columns=(name,))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kind", "sql", "element"),
+    [
+        (takes("float64"), "double", "`x`", "double"),
+        (takes("float16"), "float", "`x`", "float"),
+        (takes("int32"), "bigint", "try_cast(`x` AS int)", "int"),
+        (takes("int64"), "timestamp", "`x`", "timestamp"),
+        (takes("string"), "binary", "`x`", "binary"),
+        (takes("string"), "string", "`x`", "string"),
+        (takes("float32", (1,)), "double", "try_cast(`x` AS float)", "float"),
+        (takes("uint8", (2, 2)), "binary", "`x`", "binary"),
+        (takes("uint8", (2, 2)), "array<int>", "try_cast(`x` AS array<smallint>)", "smallint"),
+        (takes("float64", (3,)), "vector", "`x`", "double"),
+    ],
+)
+def test_inputs_of_a_signature(wanted, kind, sql, element):
+    (found,) = bind_inputs([wanted], columns(x=kind), model="m")
+    assert (found.sql, found.element) == (sql, element)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kind", "reason"),
+    [
+        (takes("float32", (3,)), "float", r"expected array<float>"),
+        (takes("float32"), "array<float>", r"expected float"),
+        (takes("float32", (2, 2)), "array<array<float>>", r"expected array<float>"),
+        (takes("int64", (3,)), "vector", "only a float vector fits"),
+        (takes("float32", (2, 2)), "vector", "only a float vector fits"),
+        (takes("bool"), "int", "expected boolean"),
+    ],
+)
+def test_columns_that_no_signature_takes(wanted, kind, reason):
+    with pytest.raises(ModelError, match=reason):
+        bind_inputs([wanted], columns(x=kind), model="m")
+
+
+def test_inputs_are_mapped_to_columns():
+    inputs = (takes("float32", (2,)), takes("int32", name="n"))
+    table = columns(a="double", b="int", c="decimal(9,2)")
+    mapping = {"x": ["a", "a"], "n": Feature("c", cast="int")}
+    both = bind_inputs(remap_inputs(inputs, mapping, model="m"), table, model="m")
+    assert both[0].sql == "array(try_cast(`a` AS float), try_cast(`a` AS float))"
+    assert both[1].sql == "try_cast(`c` AS int)"
+    (alone,) = remap_inputs(inputs[1:], "b", model="m")
+    assert alone.columns == ("b",)
+
+
+@pytest.mark.parametrize(
+    ("mapping", "reason"),
+    [
+        ("a", "has the inputs x, n: give a mapping"),
+        ({"m": "a"}, r"no input 'm'.*\(inputs: x, n\)"),
+        ({"x": Feature("a", shape=(3,))}, r"'x' has shape \(2,\), not \(3,\)"),
+        ({"n": Feature("a", cast="integer")}, "cannot cast to 'integer'; did you mean"),
+    ],
+)
+def test_mappings_that_the_model_contradicts(mapping, reason):
+    inputs = (takes("float32", (2,)), takes("int32", name="n"))
+    with pytest.raises(ModelError, match=reason):
+        remap_inputs(inputs, mapping, model="m")
+
+
+def test_all_columns_that_do_not_fit_are_listed():
+    inputs = remap_inputs(
+        (takes("float32", (2,)), takes("int32", name="n")), {"x": ["a", "b", "a"]}, model="m"
+    )
+    with pytest.raises(ModelError) as caught:
+        bind_inputs(inputs, columns(a="double", b="string", m="int"), model="m")
+    assert "cannot be made of 3 columns" in str(caught.value)
+    assert "column 'n' is missing" in str(caught.value)
 
 
 def test_taken_names_are_compared_without_case():
@@ -321,6 +543,9 @@ def test_the_error_of_a_task_is_found_in_spark_s():
     found = task_error(RuntimeError(text))
     assert isinstance(found, DataError)
     assert str(found) == "column 'a': null\nsecond line"
+    wrapped = TableError("cannot be written")
+    wrapped.__cause__ = RuntimeError(text)
+    assert isinstance(task_error(wrapped), DataError)
     assert task_error(RuntimeError("ValueError: no")) is None
     assert task_error(RuntimeError("spark_dl.errors.dataclass: no")) is None
     assert issubclass(DataError, SparkDLError)

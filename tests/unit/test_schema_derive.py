@@ -9,7 +9,7 @@ from pyspark.ml.linalg import VectorUDT
 from pyspark.sql.types import StructField, StructType
 
 from spark_dl.errors import SchemaError
-from spark_dl.schema import DTYPES, DType, Feature, Role
+from spark_dl.schema import DTYPES, DType, Feature, FeatureSpec, Role
 from spark_dl.schema.derive import LOSSLESS, derive_spec, read_schema
 
 
@@ -201,7 +201,6 @@ def test_shapes_that_are_refused(kind, shape, message):
         ({"features": ["a"], "label": "z"}, "label column 'z' is not in the table"),
         ({"features": ["a"], "weight": "z"}, "weight column 'z' is not in the table"),
         ({"features": ["a"], "id": "z"}, "id column 'z' is not in the table"),
-        ({"features": ["a"], "label": "s"}, "label column 's': got string, expected a number"),
         ({"features": ["a"], "weight": "s"}, "weight column 's': got string, expected a number"),
         (
             {"features": ["a"], "label": "v"},
@@ -225,3 +224,12 @@ def test_a_column_that_the_table_has_twice():
 def test_one_column_may_serve_two_inputs():
     spec = derive_spec(schema("a int"), features={"x": "a", "z": Feature("a", dtype="int64")})
     assert [e.column for e in spec.entries] == ["a", "a"]
+
+
+def test_a_label_that_is_text_becomes_a_class():
+    spec = derive_spec(schema("a int;kind string"), features=["a"], label="kind")
+    assert (spec.label.dtype, spec.label.derived) == ("int64", "place in the vocabulary")
+    assert '"vocabulary"' not in spec.to_json()
+    entries = (spec["a"], spec.label.model_copy(update={"vocabulary": ("ant", "bee")}))
+    known = FeatureSpec(entries=entries)
+    assert FeatureSpec.from_json(known.to_json()).label.vocabulary == ("ant", "bee")

@@ -9,14 +9,14 @@ import json
 import os
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 
 from spark_dl.cli.runs.catalogue import Entry, find, read_all, read_metrics, read_settings
 from spark_dl.cli.runs.clean import CleanRule, parse_age, to_remove
 from spark_dl.cli.runs.compare import compare_page, compare_table, load
 from spark_dl.cli.runs.follow import follow, request_stop, wait_for_end
 from spark_dl.cli.runs.text import brief_metrics, duration, number, table
-from spark_dl.config import load_config
+from spark_dl.config import JobName, load_config
 from spark_dl.errors import ConfigError
 from spark_dl.storage import JobState, Storage, normalise
 
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         return added
 
     listed = action("list", "all runs, the newest first")
-    listed.add_argument("--job", choices=["prepare", "train", "infer"], help="only these")
+    listed.add_argument("--job", choices=get_args(JobName), help="only these")
     listed.add_argument("--json", action="store_true", help="one JSON object a line")
     shown = action("show", "everything about one run")
     shown.add_argument("run_id", metavar="RUN", help="its name, or `latest`")
