@@ -167,7 +167,26 @@ def test_bad_rows_go_to_their_own_table_once(spark, infer, holed, tmp_path):
     assert '"bad_rows": 2.0' in status
 
 
+def test_bad_rows_stay_with_null_predictions(spark, infer, holed, tmp_path):
+    result, there = infer(*holed, "infer.on_error=null")
+    assert (result["rows"], result["bad_rows"], result["quarantine"], there) == (10, 2, None, 10)
+    found = spark.read.format("delta").load(result["output"])
+    assert found.where("prediction IS NULL AND prediction_error IS NOT NULL").count() == 2
+
+
 def test_a_bad_row_ends_the_job_and_leaves_nothing(spark, infer, holed, tmp_path):
     with pytest.raises(DataError, match="column 'a': null"):
         infer(*holed)
     assert spark.read.format("delta").load(str(tmp_path / "predictions")).count() == 0
+
+
+def test_a_plain_model_scores_by_an_explicit_map(spark, infer, tmp_path):
+    import keras
+
+    x = keras.Input((2,), name="x")
+    keras.Model(x, keras.layers.Dense(1)(x)).save(tmp_path / "plain.keras")
+    query = "SELECT id, double(id) p, double(1) q FROM range(3)"
+    result, there = infer(
+        f"table.sql={query}", f"infer.model={tmp_path}/plain.keras", "infer.inputs={x: [p, q]}"
+    )
+    assert (result["rows"], there, result["model_run_id"]) == (3, 3, None)

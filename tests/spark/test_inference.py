@@ -293,3 +293,13 @@ def test_a_changed_model_is_noticed(dense, tmp_path):
     data.write_bytes(bytes(raw))
     with pytest.raises(ModelError, match="not the one that was exported"):
         open_model(folder)
+
+
+@pytest.mark.parametrize("arrow", [True, False])
+def test_bad_rows_are_null_on_either_way(spark, cnn, monkeypatch, arrow):
+    use(monkeypatch, arrow=arrow)
+    rows = [(1, None), (2, [None] * 64), (3, [0.5] * 63), (4, [0.5] * 64)]
+    df = spark.createDataFrame(rows, "id long, pixels array<float>")
+    out = predict(df, cnn.path, on_error="null").orderBy("id").collect()
+    assert [row["id"] for row in out if row["prediction_error"] is None] == [4]
+    assert [row["id"] for row in out if row["prediction_ink"] is not None] == [4]

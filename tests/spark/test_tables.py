@@ -253,3 +253,36 @@ def test_parquet_into_a_delta_table(spark, predictions, delta):
 def test_parquet_needs_the_column(spark, tmp_path):
     with pytest.raises(TableError, match="need a column 'scoring_id'"):
         write(rows(spark, 1), tmp_path / "p", "a", format="parquet")
+
+
+def test_merge_replaces_known_keys_and_adds_others(spark, predictions, tmp_path):
+    path = tmp_path / "out"
+    merge = {"mode": "merge", "merge_on": "id"}
+    first = write(predictions("a", 1, 2), path, "a", **merge)
+    assert (first.rows, first.already_written) == (2, False)
+    second = write(predictions("b", 2, 3), path, "b", properties={"spark_dl.x": "1"}, **merge)
+    assert (second.rows, second.already_written) == (2, False)
+    found = spark.read.format("delta").load(str(path))
+    kept = {row["id"]: row["scoring_id"] for row in found.collect()}
+    assert (kept, found.count()) == ({1: "a", 2: "b", 3: "b"}, 3)
+    costly = predictions("b", 1).withColumn("id", sf.raise_error(sf.lit("computed")).cast("int"))
+    assert write(costly, path, "b", **merge).already_written
+    assert spark.conf.get("spark.databricks.delta.commitInfo.userMetadata", None) is None
+
+
+def test_a_merge_of_two_rows_of_one_key_is_refused(spark, predictions, tmp_path):
+    path = tmp_path / "out"
+    with pytest.raises(TableError, match=r"2 of the rows to merge have the key id=1.*merge_on"):
+        write(predictions("a", 1, 1), path, "a", mode="merge", merge_on=["id"])
+    with pytest.raises(TableError, match=r"merge_on names 'idd'.*did you mean 'id'"):
+        write(predictions("a", 1), path, "a", mode="merge", merge_on=["idd"])
+    assert spark.read.format("delta").load(str(path)).count() == 0
+
+
+@pytest.mark.parametrize("form", ["delta", "parquet"])
+def test_files_are_laid_apart_by_a_column(spark, predictions, tmp_path, form):
+    path = tmp_path / "out"
+    for scoring in ("a", "b"):
+        write(predictions(scoring, 1, 2), path, scoring, format=form, partition_by="scoring_id")
+    assert {entry.name for entry in path.glob("scoring_id=*")} == {"scoring_id=a", "scoring_id=b"}
+    assert spark.read.format(form).load(str(path)).count() == 4
