@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator  # noqa: TC003 - Spark reads the annotations of the task's functions
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pandas as pd  # noqa: TC002 - as above
 import pyarrow as pa
@@ -19,6 +19,19 @@ if TYPE_CHECKING:
     from spark_dl.inference.inputs import BoundInput
 
 __all__ = ["crossing", "has_arrow_udf", "scored_column", "task_compute"]
+
+#: Spark's element types of which pandas may lose sight where there are nulls.
+_ARROW_TYPES: Final = {
+    "boolean": pa.bool_(),
+    "tinyint": pa.int8(),
+    "smallint": pa.int16(),
+    "int": pa.int32(),
+    "bigint": pa.int64(),
+    "float": pa.float32(),
+    "double": pa.float64(),
+    "string": pa.string(),
+    "binary": pa.binary(),
+}
 
 
 def has_arrow_udf() -> bool:
@@ -77,7 +90,14 @@ def _pandas_udf(task: ScoringTask, spark_type: str) -> Callable[..., Column]:
 
     def score(batches: Iterator[tuple[pd.Series, ...]]) -> Iterator[pd.DataFrame]:
         predictor = load_predictor(task, task_compute())
-        arrays = ([pa.Array.from_pandas(one) for one in _columns(series)] for series in batches)
+        types = [_arrow_type(one) for one in task.inputs]
+        arrays = (
+            [
+                pa.Array.from_pandas(values, type=kind)
+                for values, kind in zip(_columns(series), types, strict=True)
+            ]
+            for series in batches
+        )
         for struct in predictor.stream(arrays):
             names = [field.name for field in struct.type]
             yield pa.Table.from_arrays(struct.flatten(), names).to_pandas()
@@ -85,6 +105,17 @@ def _pandas_udf(task: ScoringTask, spark_type: str) -> Callable[..., Column]:
     make: Any = pandas_udf  # its overloads know no function with a variable number of columns
     udf: Callable[..., Column] = make(score, returnType=spark_type)
     return udf
+
+
+def _arrow_type(one: BoundInput) -> pa.DataType | None:
+    """Return the Arrow type of a column, which pandas forgets in a batch of nothing but nulls.
+
+    `None` leaves it to pandas.
+    """
+    if one.kind == "bytes":
+        return pa.binary()
+    element = _ARROW_TYPES.get(one.element)
+    return pa.list_(element) if element is not None and one.kind == "array" else element
 
 
 def _columns(batch: Any) -> tuple[Any, ...]:  # noqa: ANN401 - Arrow or pandas
