@@ -39,7 +39,7 @@ test-clusters: $(INSTALLED) $(JARS) ## from the wheel, on YARN, standalone, … 
 	$(BIN)/python -m pytest -m clusters tests/clusters tests/cluster $(PYTEST_ARGS)
 
 test-faults: $(INSTALLED) $(JARS) ## kill, cut off and starve what trains: it must go on or say why (PYTEST_ARGS)
-	$(BIN)/python -m pytest -m faults tests/training tests/faults $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m faults tests/training tests/storage tests/faults $(PYTEST_ARGS)
 
 test-matrix: $(INSTALLED) $(JARS) ## connector and main job on other Sparks and TensorFlows, each in a venv of its own (MATRIX)
 	$(BIN)/python tools/matrix/run.py --record $(MATRIX)

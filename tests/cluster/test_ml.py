@@ -82,6 +82,7 @@ def example(cluster_spark, monkeypatch):
     return module
 
 
+@pytest.mark.clusters
 @pytest.mark.timeout(1800)
 def test_cross_validation_of_a_pipeline_saved_and_loaded_elsewhere(
     cluster_spark, example, tmp_path
