@@ -104,6 +104,8 @@ def _ask(spark: SparkSession, file: ModelFile) -> dict[str, dict[str, _Tensor]]:
 def describe(file: ModelFile) -> dict[str, dict[str, Any]]:
     """Return a model's inputs and outputs, each name to dtype and shape. Needs TensorFlow.
 
+    They are in the order of their names, because a SavedModel keeps none.
+
     Raises:
         ModelError: the model cannot be loaded.
     """
@@ -115,7 +117,7 @@ def describe(file: ModelFile) -> dict[str, dict[str, Any]]:
                 "dtype": spec.dtype.name,
                 "shape": None if spec.shape.rank is None else spec.shape.as_list(),
             }
-            for name, spec in specs.items()
+            for name, spec in sorted(specs.items())
         }
 
     return {"inputs": facts(model.inputs), "outputs": facts(model.outputs)}
