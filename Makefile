@@ -36,7 +36,7 @@ test: $(INSTALLED) $(JARS) ## all tests: unit, spark, cluster (PYTEST_ARGS)
 	$(BIN)/python -m pytest --ignore tests/clusters $(PYTEST_ARGS)
 
 test-clusters: $(INSTALLED) $(JARS) ## from the wheel, on YARN, standalone, … started for it (PYTEST_ARGS)
-	$(BIN)/python -m pytest -m clusters tests/clusters tests/cluster $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m clusters tests/clusters tests/cluster tests/spark $(PYTEST_ARGS)
 
 test-faults: $(INSTALLED) $(JARS) ## kill, cut off and starve what trains: it must go on or say why (PYTEST_ARGS)
 	$(BIN)/python -m pytest -m faults tests/training tests/storage tests/faults $(PYTEST_ARGS)
@@ -44,9 +44,8 @@ test-faults: $(INSTALLED) $(JARS) ## kill, cut off and starve what trains: it mu
 test-matrix: $(INSTALLED) $(JARS) ## connector and main job on other Sparks and TensorFlows, each in a venv of its own (MATRIX)
 	$(BIN)/python tools/matrix/run.py --record $(MATRIX)
 
-test-jars: $(INSTALLED) ## the connector's own tests, in the JVM, for both Scalas
+test-jars: $(INSTALLED) ## the connector's own tests, in the JVM (for Spark 3.5: make test-matrix)
 	eval "$$($(BIN)/python -m spark_dl.versions)" && PYTHON=$(BIN)/python tools/sbt connector/test
-	$(BIN)/python tools/matrix/run.py --jars spark-$(OTHER_SPARK)
 
 test-connector-mutations: $(INSTALLED) ## a million damaged files, in the JVM
 	eval "$$($(BIN)/python -m spark_dl.versions)" && SPARK_DL_MUTATIONS=1000000 PYTHON=$(BIN)/python \
@@ -68,7 +67,7 @@ bench: $(INSTALLED) $(JARS) ## all benchmarks, ours beside its peers
 	@scripts=(benchmarks/*.py); [ -e "$${scripts[0]}" ] || { echo "there are no benchmarks yet"; exit 0; }; \
 	for script in "$${scripts[@]}"; do $(BIN)/python "$$script"; done
 
-smoke: test-jars ## a short cut through what `make test` leaves out: jar, Spark 3.5, faults, clusters, the demo on the other backend
+smoke: test-jars ## a short cut through what `make test` leaves out: jar, faults, the wheel, the demo on the other backend
 	$(BIN)/python -m pytest -m smoke tests/faults tests/clusters
 	$(MAKE) demo BACKEND=barrier DEMO_DIR=build/smoke-demo
 

@@ -56,7 +56,9 @@ def expected(two_inputs):
     return two_inputs.predict(inputs, verbose=0)
 
 
-@pytest.fixture(scope="module", params=["saved_model", "keras"])
+@pytest.fixture(
+    scope="module", params=["saved_model", pytest.param("keras", marks=pytest.mark.clusters)]
+)
 def plain(request, two_inputs, tmp_path_factory):
     """A model of each kind that has no spec beside it."""
     folder = tmp_path_factory.mktemp("plain")

@@ -34,7 +34,7 @@ SHOWN = ("pyspark", "tensorflow", "keras")
 CONNECTOR_TESTS = "tests/spark/test_connector.py"
 MAIN_JOB_TESTS = "tests/clusters/matrix"
 #: The set-up's own suite damages more files.
-MUTATIONS = "10000"
+MUTATIONS = "2000"
 #: A row that takes longer hangs.
 DEADLINE_S = 1800
 

@@ -1,4 +1,4 @@
-"""One job on YARN with everything on HDFS, in this checkout's Python: a smoke test."""
+"""One job on YARN with everything on HDFS, in this checkout's Python, without the guide."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ SETTINGS = {
 }
 
 
-@pytest.mark.smoke
 def test_everything_on_hdfs(hadoop, tmp_path):
     (jar,) = Path(ROOT / "build" / "jars").glob("spark-dl-connector_*.jar")
     settings = SETTINGS | {"spark.jars": str(jar)}
