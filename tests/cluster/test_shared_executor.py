@@ -114,12 +114,16 @@ def test_ranks_that_ask_for_no_gpu_see_none(launched):
 
 def test_one_worker_gets_all_cores_of_its_executor(launched, one_executor_spark):
     whole = WorkerResources(cores=2)
-    facts = wait_for_slots(one_executor_spark, None, timeout_s=60, resources=whole)
+    facts = wait_for_slots(
+        one_executor_spark, None, timeout_s=60, busy_timeout_s=60, resources=whole
+    )
     assert choose_num_workers(None, facts) == 1
     assert launched(1, whole) == [{"cores": 2, "threads": "2", "gpus": ""}]
 
 
 def test_more_whole_executors_than_there_are_is_refused_at_once(one_executor_spark):
-    facts = wait_for_slots(one_executor_spark, 2, timeout_s=60, resources=WorkerResources(cores=2))
+    facts = wait_for_slots(
+        one_executor_spark, 2, timeout_s=60, busy_timeout_s=60, resources=WorkerResources(cores=2)
+    )
     with pytest.raises(ResourceError, match="2 workers do not fit: Spark has 1 task slots"):
         choose_num_workers(2, facts)
