@@ -480,10 +480,9 @@ def report(found: list[dict[str, Any]], loops: list[dict[str, Any]], *, as_json:
     print("| work | beside | ours, rows/s | theirs | ratio | goal | ok |")
     print("|---|---|---|---|---|---|---|")
     for line in found:
-        numbers = f"{line['ours']:,} | {line['theirs']:,} | {line['ratio']}x | {line['goal']}x"
-        print(
-            f"| {line['work']} | {line['beside']} | {numbers} | {'yes' if line['ok'] else 'no'} |"
-        )
+        numbers = f"{line['ours']:,} | {line['theirs']:,} | {line['ratio']}x"
+        judged = f"{line['goal']}x | {'yes' if line['ok'] else 'no'}" if "goal" in line else "|"
+        print(f"| {line['work']} | {line['beside']} | {numbers} | {judged} |")
     for line in loops:
         print(f"{line['work']}: {line['ours']} ns a row")
     print(f"python {platform.python_version()}, {machine}, {versions}")
