@@ -10,6 +10,7 @@ DEMO_DIR ?= demo-output# where `make demo` writes
 BACKEND ?= tensorflowonspark# backend of `make demo`: tensorflowonspark, barrier or auto
 OTHER_SPARK ?= 3.5# the connector is built for this line too, for the wheel
 MATRIX ?=# rows of `make test-matrix`, e.g. spark-3.5; all by default
+KILLS ?= 20# of `make soak`
 PYTEST_ARGS ?=# further arguments of pytest, e.g. 'tests/unit -k config'
 
 VENV := .venv
@@ -24,7 +25,7 @@ export PYSPARK_PYTHON := $(abspath $(BIN)/python)
 unexport SPARK_HOME
 export TZ := UTC
 
-.PHONY: help demo test test-faults test-clusters test-matrix test-jars test-connector-mutations lint format jars bench smoke wheel clean
+.PHONY: help demo test test-faults soak test-clusters test-matrix test-jars test-connector-mutations lint format jars bench smoke wheel clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +44,9 @@ test-faults: $(INSTALLED) $(JARS) ## kill, cut off and starve what trains: it mu
 
 test-matrix: $(INSTALLED) $(JARS) ## connector and main job on other Sparks and TensorFlows, each in a venv of its own (MATRIX)
 	$(BIN)/python tools/matrix/run.py --record $(MATRIX)
+
+soak: $(INSTALLED) $(JARS) ## kill processes of a training at random: it must end as if nobody had (KILLS)
+	$(BIN)/python tests/faults/soak.py --kills $(KILLS)
 
 test-jars: $(INSTALLED) ## the connector's own tests, in the JVM (for Spark 3.5: make test-matrix)
 	eval "$$($(BIN)/python -m spark_dl.versions)" && PYTHON=$(BIN)/python tools/sbt connector/test
@@ -69,6 +73,7 @@ bench: $(INSTALLED) $(JARS) ## all benchmarks, ours beside its peers
 
 smoke: test-jars ## a short cut through what `make test` leaves out: jar, faults, the wheel, the demo on the other backend
 	$(BIN)/python -m pytest -m smoke tests/faults tests/clusters
+	$(BIN)/python tests/faults/soak.py --kills 4
 	$(MAKE) demo BACKEND=barrier DEMO_DIR=build/smoke-demo
 
 wheel: $(INSTALLED) $(JARS) ## build the wheel, with the connector's jars for both Scalas in it

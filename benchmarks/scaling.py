@@ -1,0 +1,166 @@
+"""What working together costs: two ranks beside two trainings that know nothing of each other.
+
+Two executors of one core on this machine, one thread a rank. A rank of the pair has as many rows a
+step as each of the two that train alone, at the same time on the same cores, so that all that
+differs is that gradients are averaged and that a rank waits for the other. A convolutional model,
+which computes, has the goal; for a small dense one, whose steps are nothing but overhead, the
+figures are printed with where the time goes.
+``python benchmarks/scaling.py [--json] [--quick]``
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import spark_dl
+from spark_dl.session import embedded_session
+from spark_dl.shards.dataset import Dataset
+from spark_dl.testing import dense_entries, write_shards
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from spark_dl.schema import FeatureSpec
+
+GOAL = 0.95
+SIDE, LOCAL_BATCH, STEPS = 20, 32, 20
+EPOCHS, QUICK_EPOCHS, ROUNDS, QUICK_ROUNDS = 5, 2, 3, 1
+
+
+def convolutional(spec: FeatureSpec, params: Mapping[str, Any]) -> Any:  # noqa: ANN401, ARG001 - a Keras model
+    """Return a model that computes."""
+    import keras
+
+    inputs = keras.Input(spec["x"].shape, name="x")
+    image = keras.layers.Reshape((SIDE, SIDE, 1))(inputs)
+    for filters in (32, 64):
+        image = keras.layers.Conv2D(filters, 3, activation="relu", padding="same")(image)
+    outputs = keras.layers.Dense(1)(keras.layers.GlobalAveragePooling2D()(image))
+    model = keras.Model(inputs, outputs)
+    model.compile(optimizer="adam", loss="mse", jit_compile=False)
+    return model
+
+
+def dense(spec: FeatureSpec, params: Mapping[str, Any]) -> Any:  # noqa: ANN401, ARG001 - a Keras model
+    """Return a model whose steps are overhead."""
+    import keras
+
+    inputs = keras.Input(spec["x"].shape, name="x")
+    hidden = keras.layers.Dense(16, activation="relu")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(1)(hidden))
+    model.compile(optimizer="adam", loss="mse", jit_compile=False)
+    return model
+
+
+MODELS = {"CNN": convolutional, "small dense model": dense}
+
+
+def note_epochs(rank: Any) -> list[Any]:  # noqa: ANN401 - a Rank
+    """Return a callback that writes how long the steps of each epoch took."""
+    import keras
+
+    class Epochs(keras.callbacks.Callback):  # type: ignore[misc]
+        started = 0.0
+
+        def on_train_batch_end(self, batch: int, logs: object = None) -> None:  # noqa: ARG002
+            if batch == 0:  # the first step of an epoch waits for its rows
+                self.started = time.perf_counter()
+            elif batch + 1 == STEPS:
+                path = os.path.join(rank.paths.root, f"epochs-{rank.rank}")
+                with open(path, "a", encoding="utf-8") as file:
+                    file.write(f"{(time.perf_counter() - self.started) / (STEPS - 1)}\n")
+
+    return [Epochs()]
+
+
+def step_seconds(path: str, rank: int) -> float:
+    """Return the median seconds of a step; the first epoch traces, and counts for nothing."""
+    with open(os.path.join(path, f"epochs-{rank}"), encoding="utf-8") as file:
+        return statistics.median([float(text) for text in file][1:])
+
+
+def measure(
+    model: Callable[..., Any], datasets: dict[int, Dataset], runs: str, epochs: int
+) -> tuple[float, float]:
+    """Return the seconds of a step of the pair, and of those that train alone."""
+
+    def train(workers: int) -> Any:  # noqa: ANN401 - a Run
+        return spark_dl.train(
+            model,
+            datasets[workers],
+            callbacks=note_epochs,
+            num_workers=workers,
+            epochs=epochs,
+            global_batch_size=LOCAL_BATCH * workers,
+            backend="barrier",
+            runs=runs,
+            tensorboard=False,
+        )
+
+    pair = train(2)
+    with ThreadPoolExecutor(2) as pool:
+        alone = list(pool.map(train, (1, 1)))
+    together = max(step_seconds(pair.path, rank) for rank in (0, 1))
+    return together, max(step_seconds(run.path, 0) for run in alone)
+
+
+def line(name: str, times: list[tuple[float, float]]) -> dict[str, Any]:
+    """Return what was found of one model."""
+    pair, alone = (statistics.median(side) * 1e3 for side in zip(*times, strict=True))
+    found: dict[str, Any] = {
+        "bench": "scaling",
+        "work": f"a step of 2 ranks, {name}",
+        "unit": "ms",
+        "ours": round(pair, 3),
+        "beside": "two independent trainings side by side",
+        "theirs": round(alone, 3),
+        "ratio": round(alone / pair, 3),
+        "where": f"{alone:.2f} ms compute and Keras' loop, {pair - alone:.2f} ms average and wait",
+    }
+    return {**found, "goal": GOAL, "ok": alone / pair >= GOAL} if name == "CNN" else found
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--quick", action="store_true", help="small: only shows that it runs")
+    options = parser.parse_args()
+    rounds = QUICK_ROUNDS if options.quick else ROUNDS
+    epochs = QUICK_EPOCHS if options.quick else EPOCHS
+    with (
+        tempfile.TemporaryDirectory(prefix="spark-dl-bench-") as folder,
+        embedded_session("local-cluster[2,1,1024]") as spark,
+    ):
+        spark.sparkContext.setLogLevel("ERROR")
+        datasets = {}
+        for workers in (1, 2):
+            x = np.random.default_rng(1).normal(size=(STEPS * LOCAL_BATCH * workers, SIDE * SIDE))
+            columns = {"x": x.astype(np.float32), "y": x[:, 0].astype(np.float32)}
+            path = os.path.join(folder, f"dataset-{workers}")
+            write_shards(path, dense_entries(SIDE * SIDE), {"train": columns})
+            datasets[workers] = Dataset.open(path, spark)
+        for name, model in MODELS.items():
+            times = [measure(model, datasets, folder, epochs) for _ in range(rounds)]
+            found = line(name, times)
+            print(json.dumps(found) if options.json else found, flush=True)
+    packages = ("pyspark", "tensorflow", "keras")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    machine = {"cores": os.cpu_count(), "platform": platform.platform()}
+    last = {"bench": "scaling", "machine": machine, "versions": versions}
+    print(json.dumps(last) if options.json else last)
+
+
+if __name__ == "__main__":
+    main()
