@@ -11,6 +11,7 @@ BACKEND ?= tensorflowonspark# backend of `make demo`: tensorflowonspark, barrier
 OTHER_SPARK ?= 3.5# the connector is built for this line too, for the wheel
 MATRIX ?=# rows of `make test-matrix`, e.g. spark-3.5; all by default
 KILLS ?= 20# of `make soak`
+PROCESSES ?= 2# that share the tests of `make test`
 PYTEST_ARGS ?=# further arguments of pytest, e.g. 'tests/unit -k config'
 
 VENV := .venv
@@ -34,7 +35,7 @@ demo: $(INSTALLED) $(JARS) ## table → shards → training on 2 executors → p
 	DEMO_DIR=$(DEMO_DIR) BACKEND=$(BACKEND) $(BIN)/python examples/demo/run.py
 
 test: $(INSTALLED) $(JARS) ## all tests: unit, spark, cluster (PYTEST_ARGS)
-	$(BIN)/python -m pytest --ignore tests/clusters $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --ignore tests/clusters -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-clusters: $(INSTALLED) $(JARS) ## from the wheel, on YARN, standalone, … started for it (PYTEST_ARGS)
 	$(BIN)/python -m pytest -m clusters tests/clusters tests/cluster tests/spark $(PYTEST_ARGS)

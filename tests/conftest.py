@@ -44,16 +44,26 @@ SESSIONS = {
 SECOND_TRY = ("cluster", "clusters", "faults", "matrix")
 
 
-def _kind(item: pytest.Item) -> int:
-    used = [n for n, name in enumerate(SESSIONS) if name in getattr(item, "fixturenames", ())]
+def _session(item: pytest.Item) -> str | None:
+    used = [name for name in SESSIONS if name in getattr(item, "fixturenames", ())]
     if len(used) > 1:
-        names = " and ".join(list(SESSIONS)[n] for n in used)
-        msg = f"{item.nodeid}: one process cannot hold {names}"
+        msg = f"{item.nodeid}: one process cannot hold {' and '.join(used)}"
         raise pytest.UsageError(msg)
-    if used:
-        return used[0] + 1
-    # tests that start processes of their own come last
-    return len(SESSIONS) + 1 if item.get_closest_marker("cluster") else 0
+    return used[0] if used else None
+
+
+def _place(item: pytest.Item) -> int:
+    """Return when a test runs: the longest groups first, so that processes end together."""
+    session = _session(item)
+    if session is not None:
+        return list(SESSIONS).index(session)
+    return len(SESSIONS) + (item.get_closest_marker("cluster") is None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keep in one process, where several share the tests, what shares a session or a file."""
+    item.add_marker(pytest.mark.xdist_group(_session(item) or item.location[0].replace("/", ".")))
 
 
 @pytest.hookimpl(trylast=True)
@@ -62,7 +72,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if any(item.get_closest_marker(name) for name in SECOND_TRY):
             item.add_marker(pytest.mark.flaky(reruns=1))
-    items.sort(key=_kind)
+    items.sort(key=_place)
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,8 @@ class LaunchRequest:
         stall_after_s: how long ranks may be without progress before they are named; `None`: for
             ever.
         restart_on_stall: whether a stall ends the try.
+        slow_after_s: how long a rank may be much slower than the others before it is named; `None`:
+            for ever.
         on_restart: called with the number of the try that follows and the error that ended the one
             before.
         make_room: called before a stage is launched anew: waits until the executors are there.
@@ -88,6 +90,7 @@ class LaunchRequest:
     restarts: RestartPolicy = field(default_factory=RestartPolicy)
     stall_after_s: float | None = None
     restart_on_stall: bool = False
+    slow_after_s: float | None = None
     on_restart: Callable[[int, Exception], None] = _ignore
     make_room: Callable[[], object] = _ignore
     on_event: Callable[[int, dict[str, Any]], None] = _ignore

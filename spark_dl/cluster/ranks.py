@@ -91,6 +91,7 @@ class RankTable:
         status.doing = str(event.get("doing", status.doing))
         if "run_step" in event:
             status.step = int(event["run_step"])
+            status.own_s = event.get("own_s")
         self._request.on_event(status.rank, event)
 
     def mark_silent(self) -> None:

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
     from spark_dl.cluster.status import WorkerStatus
 
-__all__ = ["StallWatch", "stalled"]
+__all__ = ["STACK_S", "StallWatch", "stalled"]
 
 logger = logging.getLogger(__name__)
 
 #: How long processes get to write their stacks.
-_STACK_S: Final = 3.0
+STACK_S: Final = 3.0
 #: States in /proc that say why a process does nothing.
 _STATES: Final = {"T": "stopped by a signal", "t": "stopped by a debugger", "Z": "dead"}
 
@@ -74,7 +74,7 @@ class StallWatch:
         elif self._asked is None:
             self._asked = now
             self._ask()
-        elif now - self._asked >= _STACK_S and not self._is_told:
+        elif now - self._asked >= STACK_S and not self._is_told:
             self._is_told = True
             self._tell(statuses, found)
 

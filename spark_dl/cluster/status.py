@@ -93,6 +93,8 @@ class WorkerStatus:
         heard: monotonic time of its last message, in seconds.
         has_agent: whether its agent is connected.
         step: steps of the run that its child has done in this try; `None` before the first.
+        own_s: seconds that its child's own part of a step takes, lately, without its wait for the
+            others; `None` while unknown.
         doing: what its child does, in a word; empty while unknown.
         progressed: monotonic time of the last thing that its child reported.
         stack: the last lines of its child, with its stack where that was asked for.
@@ -111,6 +113,7 @@ class WorkerStatus:
     heard: float = 0.0
     has_agent: bool = False
     step: int | None = None
+    own_s: float | None = None
     doing: str = ""
     progressed: float = 0.0
     stack: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from spark_dl.cluster.failure import Verdict, decide
 from spark_dl.cluster.restart import Mishap, Raise, judge
+from spark_dl.cluster.slow import SlowWatch
 from spark_dl.cluster.stall import StallWatch
 from spark_dl.cluster.status import RankPhase, RunState
 from spark_dl.errors import CancelledError, TimeoutExpiredError, TrainingFailedError
@@ -129,6 +130,7 @@ class _Supervisor:
             is_fatal=self._request.restart_on_stall,
             ask=group.ask_for_stacks,
         )
+        slow = SlowWatch(after_s=self._request.slow_after_s, ask=group.ask_for_stacks)
         while True:
             statuses = group.poll(_POLL_S)
             self._check_stop()
@@ -142,6 +144,7 @@ class _Supervisor:
                 raise decision.error
             self._check_start(statuses)
             stalls.look(statuses, time.monotonic())
+            slow.look(statuses, time.monotonic())
 
     def _trouble_s(self, statuses: Sequence[WorkerStatus]) -> float:
         if self._trouble is None and any(

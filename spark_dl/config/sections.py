@@ -264,6 +264,9 @@ class ClusterConfig(Section):
             named, with their stacks; 300, longer than a slow step. `None` for never.
         restart_on_stall: whether such workers are started again; by default the run waits on,
             because a step may just take that long.
+        slow_after_s: seconds after which a worker whose own part of a step takes more than twice as
+            long as the others' is named, with its stack; 60, longer than a neighbour's short job.
+            `None` for never. On GPUs this is not measured.
         ports: a range such as ``40000-40010`` in which all ports of a run lie: TensorFlow's, the
             control channel's and TensorBoard's (unless ``tensorboard.port`` names one); for
             firewalls. By default any free ones.
@@ -286,6 +289,7 @@ class ClusterConfig(Section):
     restart_backoff_s: PositiveSeconds = 1.0
     stall_after_s: PositiveSeconds | None = 300.0
     restart_on_stall: Flag = False
+    slow_after_s: PositiveSeconds | None = 60.0
     ports: Text | None = None
     require_encryption: Flag = False
 

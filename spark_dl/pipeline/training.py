@@ -278,6 +278,7 @@ def _request(
         restarts=_restarts(cluster),
         stall_after_s=cluster.stall_after_s,
         restart_on_stall=cluster.restart_on_stall,
+        slow_after_s=cluster.slow_after_s,
         ports=cluster.port_range,
         on_restart=on_restart,
         make_room=lambda: _wait_for_workers(job, num_workers),

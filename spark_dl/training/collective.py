@@ -51,6 +51,11 @@ class Collective:
         """What is known of a rank that is gone; an error of a step is its consequence then."""
         return None
 
+    @property
+    def summed_s(self) -> float | None:
+        """Seconds that this rank has spent in sums, waiting included; `None`: not known."""
+        return None
+
     def mean(self, tensors: Sequence[Gradient]) -> list[Gradient]:
         """Return the mean of each tensor over the ranks; usable inside a `tf.function`.
 
@@ -151,6 +156,11 @@ class MultiWorkerCollective(Collective):
     def lost(self) -> WorkerLostError | None:
         """What is known of a rank that is gone."""
         return None if self._ring is None else self._ring.lost
+
+    @property
+    def summed_s(self) -> float | None:
+        """Seconds in sums; TensorFlow's own, on GPUs, are not measured."""
+        return None if self._ring is None else self._ring.summed_s
 
     def strategy(self) -> tf.distribute.Strategy:
         """Return TensorFlow's strategy over these ranks."""

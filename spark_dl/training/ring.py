@@ -20,6 +20,7 @@ import queue
 import socket
 import struct
 import threading
+import time
 from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
@@ -151,6 +152,8 @@ class Ring:
         self._lock = threading.Lock()
         #: what broke the ring; `None` while it holds
         self.lost: WorkerLostError | None = None
+        #: seconds spent in sums so far, most of them waiting where another rank is slower
+        self.summed_s = 0.0
         threading.Thread(target=self._send, name="spark_dl-ring", daemon=True).start()
 
     @classmethod
@@ -200,6 +203,7 @@ class Ring:
         Raises:
             WorkerLostError: a neighbour is gone.
         """
+        begun = time.monotonic()
         total = np.array(flat, order="C")
         size = self.world_size
         with self._lock, self._noting_who_is_lost():
@@ -210,6 +214,7 @@ class Ring:
             for done in range(size - 1):
                 going = parts[(self.rank - done + 1) % size]
                 self._exchange(going, parts[(self.rank - done) % size], adds=False)
+        self.summed_s += time.monotonic() - begun
         return total
 
     def _exchange(

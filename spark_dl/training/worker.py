@@ -19,7 +19,7 @@ from spark_dl.training.finish import export_trained
 from spark_dl.training.loop import fit_from
 from spark_dl.training.numerics import explained, watch_numerics
 from spark_dl.training.own_loop import run_own_loop
-from spark_dl.training.pulse import Pulse
+from spark_dl.training.pulse import Pace, Pulse
 from spark_dl.training.rows import open_split
 from spark_dl.training.setup import Setup, probe, set_up
 from spark_dl.training.user import Rank, user_callbacks
@@ -117,7 +117,8 @@ def _run_steps(setup: Setup, report: Callable[[dict[str, Any]], None]) -> dict[s
     """Train to the end, with checkpoints and records; return the history."""
     task, steps = setup.task, setup.steps_per_epoch
     with contextlib.ExitStack() as stack:
-        pulse = stack.enter_context(Pulse(steps, report))
+        pace = Pace(lambda: setup.collective.summed_s)
+        pulse = stack.enter_context(Pulse(steps, report, pace))
         log = stack.enter_context(RunLog(task.paths)) if setup.collective.rank == 0 else None
         validation = _validation(setup, pulse)
         end = EpochEnd(setup.collective, steps, validation, log)

@@ -25,9 +25,12 @@ def watched(spec, params):
     folder, at = params["folder"], params["at"]
 
     class Gate(keras.callbacks.Callback):
+        drag_s = 0.0
+
         def on_train_batch_end(self, batch, logs=None):
+            time.sleep(self.drag_s)
             if int(self.model.optimizer.iterations.numpy()) == at:
-                wait_at_the_gate(folder, params.get("act"))
+                self.drag_s = wait_at_the_gate(folder, params.get("act"))
 
     class Watched(keras.Model):
         def fit(self, *args, callbacks=(), **settings):
@@ -43,9 +46,10 @@ def watched(spec, params):
 
 
 def wait_at_the_gate(folder, act):
+    """Wait for ``go``, then act; return the seconds that each later step shall take longer."""
     path = reached(folder, rank())
     if os.path.exists(path):
-        return  # this is a later try
+        return 0.0  # this is a later try
     with open(path + ".part", "w", encoding="utf-8") as file:
         file.write(str(os.getpid()))
     os.rename(path + ".part", path)
@@ -55,5 +59,4 @@ def wait_at_the_gate(folder, act):
             message = "the test did not open the gate"
             raise TimeoutError(message)
         time.sleep(0.02)
-    if act is not None:
-        act(rank())
+    return (act(rank()) or 0.0) if act is not None else 0.0

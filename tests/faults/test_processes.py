@@ -88,6 +88,20 @@ def test_a_slow_rank_is_named_with_its_stack(start, as_if_nothing_happened, capl
     as_if_nothing_happened(caught, caught.result(), attempt=1)
 
 
+def drag(rank):
+    return 0.3 if rank == 1 else 0.0
+
+
+def test_a_rank_that_slows_the_others_down_is_named(start, as_if_nothing_happened, caplog):
+    caught = start(config={"cluster": {"slow_after_s": 1}}, act=drag)
+    caught.children()
+    caught.go()
+    told = wait_for_warning(caplog, "is slow")
+    assert told.startswith("rank 1 on ")
+    assert "in on_train_batch_end" in told
+    as_if_nothing_happened(caught, caught.result(), attempt=1)
+
+
 def impatient(*, restart):
     return {"cluster": {"stall_after_s": 5, "restart_on_stall": restart}}
 
