@@ -109,7 +109,7 @@ display(spark.createDataFrame(history, "epoch int, metric string, value double")
 # COMMAND ----------
 
 scored = spark_dl.predict(visits, run.model_path)
-display(scored.select("visit", "bought", "buys"))
+display(scored.select("visit", "bought", "prediction"))
 
 # COMMAND ----------
 

@@ -22,6 +22,6 @@ def test_the_quick_start(cluster_spark, tmp_path):
     assert sum(row["rows"] for row in rows) == 4000
     assert {row["metric"] for row in history} == {"loss", "accuracy", "val_loss", "val_accuracy"}
     assert {row["epoch"] for row in history} == {1, 2, 3}
-    assert set(scored[0].asDict()) == {"visit", "bought", "buys"}
+    assert set(scored[0].asDict()) == {"visit", "bought", "prediction"}
     assert (tmp_path / "runs" / done.exit_value / "model" / "1" / "model.keras").exists()
     assert done.installed
