@@ -87,6 +87,17 @@ def clean(project, hadoop):
     return project
 
 
+@pytest.fixture(scope="module")
+def prepared(project):
+    """Give the settings of a job that trains on a dataset which stays."""
+    settings = f"--config conf/yarn.yaml --set dataset.path={DATA}/kept"
+    project.ran(
+        "spark-submit --properties-file conf/spark-defaults-yarn.conf --master 'local[1]' "
+        f"jobs/prepare.py {settings}"
+    )
+    return settings
+
+
 def json_lines(lines: list[str]) -> list[dict]:
     return [json.loads(line) for line in lines if line.startswith('{"job"')]
 
@@ -123,12 +134,12 @@ def test_the_environment_already_on_the_nodes(clean, environment):
     check_outcome(clean)
 
 
-def test_a_container_that_yarn_kills_for_its_memory_is_reported_as_such(project):
+def test_a_container_that_yarn_kills_for_its_memory_is_reported_as_such(project, prepared):
     shutil.copy(ROOT / "tests" / "clusters" / "hungry_model.py", project.folder)
     done = project.run(
         "spark-submit --properties-file conf/spark-defaults-yarn.conf --py-files hungry_model.py "
         "--conf spark.executor.memory=512m --conf spark.executor.memoryOverhead=768m "
-        "jobs/train.py --config conf/yarn.yaml --set model.fn=hungry_model:build"
+        f"jobs/train.py {prepared} --set model.fn=hungry_model:build"
     )
     assert done.returncode == 2, done.stderr[-8000:]
     (last,) = json_lines(done.stdout.splitlines()[-1:])
@@ -140,10 +151,10 @@ def test_a_container_that_yarn_kills_for_its_memory_is_reported_as_such(project)
     assert not last["error"]["retryable"]
 
 
-def test_an_overhead_without_room_for_tensorflow_is_refused_at_once(project):
+def test_an_overhead_without_room_for_tensorflow_is_refused_at_once(project, prepared):
     done = project.run(
         "spark-submit --properties-file conf/spark-defaults-yarn.conf --py-files model.py "
-        "--conf spark.executor.memoryOverhead=384m jobs/train.py --config conf/yarn.yaml"
+        f"--conf spark.executor.memoryOverhead=384m jobs/train.py {prepared}"
     )
     assert done.returncode == 2, done.stderr[-8000:]
     (last,) = json_lines(done.stdout.splitlines()[-1:])
