@@ -12,15 +12,15 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 
 from spark_dl.cluster.child import DUMP_SIGNAL, RELEASE
 from spark_dl.errors import TimeoutExpiredError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["ChildEvent", "ChildProcess"]
+__all__ = ["ChildEvent", "ChildProcess", "Process"]
 
 _TAIL_LINES: Final = 30
 _MAX_LINE_CHARS: Final = 2000
@@ -43,6 +43,35 @@ class ChildEvent:
     code: int = 0
 
 
+class Process(Protocol):
+    """What is used of a `subprocess.Popen`."""
+
+    pid: int
+    returncode: int | None
+
+    @property
+    def stdout(self) -> IO[bytes] | None:
+        """What it writes."""
+
+    def poll(self) -> int | None:
+        """Return the exit status if it has ended."""
+
+    def wait(self) -> int:
+        """Wait for its end and return the exit status."""
+
+
+def _start(command: Sequence[str], environ: Mapping[str, str], keep: Sequence[int]) -> Process:
+    return subprocess.Popen(  # noqa: S603 - our own module, by this interpreter
+        command,
+        env=dict(environ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        pass_fds=keep,
+        start_new_session=True,  # its own helpers die with it, by process group
+    )
+
+
 class ChildProcess:
     """A running child; what happens to it arrives in a queue.
 
@@ -50,6 +79,8 @@ class ChildProcess:
         environ: the child's whole environment.
         preload: modules that it imports before it has a job.
         noise: lines that contain one of these are dropped.
+        start: starts a command with an environment and file descriptors that stay open, in a
+            session of its own.
         deliver: called from several threads with every `ChildEvent`; ``exit`` is the last one.
     """
 
@@ -60,6 +91,7 @@ class ChildProcess:
         preload: tuple[str, ...],
         deliver: Callable[[ChildEvent], None],
         noise: tuple[str, ...] = (),
+        start: Callable[[Sequence[str], Mapping[str, str], Sequence[int]], Process] = _start,
     ) -> None:
         """Start the interpreter. Call it from the agent's main thread, whose end ends the child."""
         job_read, self._job = os.pipe()
@@ -72,15 +104,7 @@ class ChildProcess:
             *(sys.executable, "-u", "-m", "spark_dl.cluster.child"),
             *(str(job_read), str(event_write), str(os.getpid()), ",".join(preload)),
         ]
-        self._process = subprocess.Popen(  # noqa: S603 - our own module, by this interpreter
-            command,
-            env=dict(environ),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            pass_fds=(job_read, event_write),
-            start_new_session=True,  # its own helpers die with it, by process group
-        )
+        self._process = start(command, environ, (job_read, event_write))
         os.close(job_read)
         os.close(event_write)
         readers = [

@@ -1,10 +1,8 @@
 """How a function travels to the children.
 
 It goes by the package `cloudpickle` (a `pyspark.cloudpickle` blob would import pyspark in the
-child). What an executor
-cannot import goes by value: functions of ``__main__`` and of notebooks always do, and modules that
-    lie beside the
-driver's script are registered for it.
+child). What an executor cannot import goes by value: functions of ``__main__`` and of notebooks
+always do, and modules that lie beside the driver's script are registered for it.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from spark_dl.cluster.process import ChildEvent, ChildProcess
 from spark_dl.cluster.shipping import pickle_by_value
 from spark_dl.cluster.spec import ClusterSpec, PortHolder
 from spark_dl.errors import RankFailure, TimeoutExpiredError, TrainingFailedError
+from spark_dl.testing.nursery import fork_child, nursery
 from spark_dl.training.entry import NOISE, PRELOAD
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["run_ranks"]
 
 _HOST = "127.0.0.1"
+#: How long the host gets beyond the deadline of its ranks, to say which of them it is.
+_GRACE_S = 60.0
 
 
 def run_ranks(
@@ -30,7 +33,10 @@ def run_ranks(
     world_size: int,
     timeout_s: float = 240.0,
 ) -> list[dict[str, Any]]:
-    """Run a function in child processes exactly as a cluster would, on loopback.
+    """Run a function in child processes as a cluster would, on loopback.
+
+    They are forked from a process that has TensorFlow loaded (`spark_dl.testing.nursery`): the
+    first call waits for TensorFlow's import, the others do not.
 
     Args:
         function: ``function(value, context) -> JSON-able dict``; see `ChildContext`.
@@ -46,6 +52,16 @@ def run_ranks(
         TimeoutExpiredError: the deadline passed.
     """
     job = pickle_by_value((function, value))
+    request = (job, world_size, timeout_s)
+    found: list[dict[str, Any]] = nursery(PRELOAD).call(
+        _run_here, request, timeout_s=timeout_s + _GRACE_S
+    )
+    return found
+
+
+def _run_here(request: tuple[bytes, int, float]) -> list[dict[str, Any]]:
+    """Start the ranks as children of this process, which is forked from the nursery."""
+    job, world_size, timeout_s = request
     news: queue.SimpleQueue[tuple[int, ChildEvent]] = queue.SimpleQueue()
     with contextlib.ExitStack() as stack:
         holders = [stack.enter_context(PortHolder()) for _ in range(world_size)]
@@ -77,6 +93,7 @@ def _start(rank: int, news: queue.SimpleQueue[tuple[int, ChildEvent]]) -> ChildP
         environ=environ,
         preload=PRELOAD,
         noise=NOISE,
+        start=fork_child,
         deliver=lambda event: news.put((rank, event)),
     )
 

@@ -8,6 +8,8 @@ import json
 import os
 import shutil
 import signal
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ SIZE = 8
 BATCH = 12
 STEPS_PER_EPOCH = 7
 EPOCHS = 3
+EVERY_STEPS = 3
 
 
 def network(spec, params):
@@ -44,6 +47,15 @@ def network(spec, params):
     return model
 
 
+def wait_for_a_checkpoint(paths):
+    deadline = time.monotonic() + 120
+    while not list(Path(paths.checkpoints).glob("step-*/checkpoint.json")):
+        if time.monotonic() > deadline:
+            message = "no checkpoint was written"
+            raise TimeoutError(message)
+        time.sleep(0.01)
+
+
 def kill_at(step):
     """Return a rank's function that trains and, in the step asked for, is killed."""
 
@@ -55,6 +67,8 @@ def kill_at(step):
         class Kill(keras.callbacks.Callback):
             def on_train_batch_end(self, batch, logs=None):
                 if step is not None and int(self.model.optimizer.iterations.numpy()) == step:
+                    if step > EVERY_STEPS:
+                        wait_for_a_checkpoint(task.paths)  # its writer has a thread of its own
                     os.kill(os.getpid(), signal.SIGKILL)
 
         before = worker.Checkpoints
@@ -104,7 +118,7 @@ def make_task(dataset, runs, **changes):
         "global_batch_size": BATCH,
         "seed": 7,
         "log_every_steps": 1,
-        "checkpoint": CheckpointConfig(every_steps=3, keep=3),
+        "checkpoint": CheckpointConfig(every_steps=EVERY_STEPS, keep=3),
         **changes,
     }
     return TrainTask(**settings)
