@@ -10,6 +10,7 @@ stands on a cluster: it forks the children, watches them and sends one result ba
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import importlib
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Nursery", "fork_child", "nursery"]
 
 _SIZE: Final = struct.Struct(">Q")
+_COMMAND: Final = "import sys; from spark_dl.testing.nursery import main; main(sys.argv[1:])"
 #: Read when TensorFlow is imported; children may have other values of what is read later.
 _ENVIRON: Final = {
     "TF_CPP_MIN_LOG_LEVEL": "2",
@@ -60,18 +62,25 @@ class Nursery:
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own module, by this interpreter
                 [
-                    *(sys.executable, "-u", "-m", "spark_dl.testing.nursery"),
+                    *(sys.executable, "-u", "-c", _COMMAND),
                     *(str(theirs.fileno()), str(os.getpid()), ",".join(modules)),
                 ],
                 env={**os.environ, **_ENVIRON, "PYTHONPATH": search_path},
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
             )
+        atexit.register(self.close)
 
     @property
     def is_alive(self) -> bool:
         """Whether it can fork."""
         return self._process.poll() is None
+
+    def close(self) -> None:
+        """End it, and the hosts that still run."""
+        self._socket.close()
+        self._process.kill()
+        self._process.wait()
 
     def call(self, function: Callable[[Any], Any], value: object, *, timeout_s: float) -> Any:  # noqa: ANN401 - whatever the function returns
         """Run a function in a new host and return what it returns, or raise what it raises.
@@ -125,6 +134,7 @@ def nursery(modules: tuple[str, ...]) -> Nursery:
     """Return this process's nursery; the first call starts it."""
     found = _started(os.getpid(), modules)
     if not found.is_alive:
+        found.close()
         _started.cache_clear()
         found = _started(os.getpid(), modules)
     return found
@@ -236,7 +246,3 @@ def _receive(requests: socket.socket, size: int) -> bytes:
             os._exit(1)
         data += block
     return bytes(data)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
