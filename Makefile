@@ -35,7 +35,7 @@ demo: $(INSTALLED) $(JARS) ## table → shards → training on 2 executors → p
 	DEMO_DIR=$(DEMO_DIR) BACKEND=$(BACKEND) $(BIN)/python examples/demo/run.py
 
 test: $(INSTALLED) $(JARS) ## all tests: unit, spark, cluster (PYTEST_ARGS)
-	$(BIN)/python -m pytest --ignore tests/clusters -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --ignore tests/clusters -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-clusters: $(INSTALLED) $(JARS) ## from the wheel, on YARN, standalone, … started for it (PYTEST_ARGS)
 	$(BIN)/python -m pytest -m clusters tests/clusters tests/cluster tests/spark $(PYTEST_ARGS)

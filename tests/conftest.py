@@ -60,12 +60,6 @@ def _place(item: pytest.Item) -> int:
     return len(SESSIONS) + (item.get_closest_marker("cluster") is None)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keep in one process, where several share the tests, what shares a session or a file."""
-    item.add_marker(pytest.mark.xdist_group(_session(item) or item.location[0].replace("/", ".")))
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group the tests by session, after pytest-randomly has shuffled them (the sort is stable)."""
