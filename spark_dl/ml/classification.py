@@ -8,13 +8,13 @@ from pyspark.ml.classification import ProbabilisticClassificationModel, Probabil
 from pyspark.ml.param import Param, Params, TypeConverters
 
 from spark_dl._jvm import brief_cause, spark_errors
-from spark_dl.errors import ConfigError, DataError, ModelError, SchemaError
+from spark_dl.errors import ConfigError, DataError, ModelError
 from spark_dl.inference.matching import check_new_columns
 from spark_dl.ml.estimator import KerasEstimator
 from spark_dl.ml.model import KerasModel
 from spark_dl.ml.params import EstimatorArguments, set_arguments
 from spark_dl.ml.probabilities import predicted, probabilities, raw_predictions
-from spark_dl.ml.rows import MlColumns, check_numeric
+from spark_dl.ml.rows import MlColumns, noted_by_spark
 from spark_dl.schema.derive import quoted
 
 if TYPE_CHECKING:
@@ -112,18 +112,18 @@ class KerasClassifier(KerasEstimator, ProbabilisticClassifier, LogitsParams):
         found = super()._columns()
         return MlColumns(**{**vars(found), "label_type": "int"})
 
-    def _facts(self, dataset: DataFrame) -> Mapping[str, Any]:
-        num_classes = self._num_classes(dataset)
+    def _facts(self, rows: DataFrame) -> Mapping[str, Any]:
+        num_classes = self._num_classes(rows)
         thresholds = self._given("thresholds")
         if thresholds is not None:
             _check_thresholds(thresholds, num_classes)
         return {"numClasses": num_classes, "fromLogits": self.getFromLogits()}
 
-    def _num_classes(self, dataset: DataFrame) -> int:
+    def _num_classes(self, rows: DataFrame) -> int:
         """Return the number of classes, and check the labels."""
         label = self.getLabelCol()
-        most = _largest_label(dataset, label)
-        noted = dataset.schema[label].metadata.get("ml_attr", {})
+        most = _largest_label(rows, label)
+        noted = noted_by_spark(rows, label)
         indexed = len(noted.get("vals", ())) or int(noted.get("num_vals", 0))
         num_classes = self._given("numClasses") or indexed or max(most + 1, 2)
         if most >= num_classes:
@@ -220,33 +220,29 @@ def _num_outputs(exported: ExportedModel) -> int:
     raise ModelError(msg)
 
 
-def _largest_label(dataset: DataFrame, label: str) -> int:
+def _largest_label(rows: DataFrame, label: str) -> int:
     """Return the largest label.
 
     Raises:
-        SchemaError: the column is missing or no number.
         DataError: labels are no classes 0, 1, …, or there are no rows.
     """
     from pyspark.sql import functions as sf
 
-    if label not in dataset.columns:
-        raise SchemaError.missing_column(label, dataset.columns, role="label")
-    check_numeric(dataset, label, role="label", hint="index texts with StringIndexer first")
     value = sf.col(quoted(label)).cast("double")
     bad = value.isNull() | sf.isnan(value) | (value < 0) | (value != sf.floor(value))
     measures = (sf.count(sf.lit(1)), sf.count_if(bad), sf.min(sf.when(bad, value)), sf.max(value))
     try:
-        rows, num_bad, example, largest = dataset.agg(*measures).collect()[0]
+        total, num_bad, example, largest = rows.agg(*measures).collect()[0]
     except spark_errors() as error:
         msg = f"the rows cannot be read: {brief_cause(error)}"
         raise DataError(msg) from error
     if num_bad:
         msg = (
-            f"label column {label!r}: {num_bad} of {rows} rows hold no class (such as {example}), "
+            f"label column {label!r}: {num_bad} of {total} rows hold no class (such as {example}), "
             "expected 0, 1, 2, …: index the labels with StringIndexer"
         )
         raise DataError(msg)
-    if not rows:
+    if not total:
         msg = "the table has no rows: nothing to fit"
         raise DataError(msg)
     return int(largest)

@@ -16,7 +16,7 @@ from spark_dl.ml.model import KerasModel
 from spark_dl.ml.params import EstimatorArguments, EstimatorParams, set_arguments
 from spark_dl.ml.persistence import EstimatorReader, EstimatorWriter
 from spark_dl.ml.queue import TrainingQueue, exclusive
-from spark_dl.ml.rows import MlColumns, measured, select_rows
+from spark_dl.ml.rows import MlColumns, measured, select_rows, with_label
 from spark_dl.pipeline import prepare, train
 from spark_dl.shards.identity import identify_rows
 from spark_dl.storage import join, new_run_id
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from spark_dl.runs import Run
+    from spark_dl.schema import Feature
     from spark_dl.shards.dataset import Dataset
 
 __all__ = ["KerasEstimator"]
@@ -86,9 +87,10 @@ class KerasEstimator(
         """Write the rows as a dataset, train on it and return the model."""
         self._check()
         columns = self._columns()
-        model_params = {**self._facts(dataset), **self.getModelParams()}
         with select_rows(dataset, columns) as rows:
-            prepared = self._prepare(dataset, rows, columns)
+            model_params = {**self._facts(rows), **self.getModelParams()}
+            features = measured(dataset, rows, columns.features)
+            prepared = self._prepare(with_label(rows, columns), features, columns)
         run = self._train(dataset, prepared, model_params)
         model = self._model(run)
         model._resetUid(self.uid)  # noqa: SLF001 - as pyspark's estimators do it
@@ -126,21 +128,22 @@ class KerasEstimator(
         param = self.getParam(name)
         return self.getOrDefault(param) if self.isDefined(param) else None
 
-    def _facts(self, dataset: DataFrame) -> Mapping[str, Any]:
+    def _facts(self, rows: DataFrame) -> Mapping[str, Any]:
         """Return what `modelFn` learns about the rows in its params; a subclass adds some."""
-        del dataset
+        del rows
         return {}
 
     def _model(self, run: Run) -> KerasModel:
         """Return the fitted model; a subclass returns its own."""
         return KerasModel.from_run(run)
 
-    def _prepare(self, dataset: DataFrame, rows: DataFrame, columns: MlColumns) -> Dataset:
+    def _prepare(
+        self, rows: DataFrame, features: Mapping[str, str | Feature], columns: MlColumns
+    ) -> Dataset:
         """Write the rows as shards, into a folder named by their content.
 
         So the trials of a `CrossValidator` that differ in the model only share one dataset.
         """
-        features = measured(dataset, rows, columns.features)
         identity = identify_rows(rows) or secrets.token_hex(16)
         facts = repr((identity, rows.schema.json(), features, columns))
         name = hashlib.sha256(facts.encode()).hexdigest()[:16]

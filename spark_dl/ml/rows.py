@@ -19,7 +19,15 @@ if TYPE_CHECKING:
 
     from pyspark.sql import Column, DataFrame
 
-__all__ = ["MlColumns", "array_of", "check_numeric", "is_vector", "measured", "select_rows"]
+__all__ = [
+    "MlColumns",
+    "array_of",
+    "is_vector",
+    "measured",
+    "noted_by_spark",
+    "select_rows",
+    "with_label",
+]
 
 _NUMERIC: Final = ("tinyint", "smallint", "int", "bigint", "float", "double", "boolean")
 
@@ -70,18 +78,6 @@ def array_of(df: DataFrame, column: str) -> Column:
     return vector_to_array(found, "float32") if is_vector(df, column) else found
 
 
-def check_numeric(df: DataFrame, column: str, *, role: str, hint: str) -> None:
-    """Check that a column holds numbers.
-
-    Raises:
-        SchemaError: it does not; the message ends with the hint.
-    """
-    kind = df.schema[column].dataType.simpleString()
-    if kind not in _NUMERIC and not kind.startswith("decimal"):
-        msg = f"{role} column {column!r} is {kind}, expected a number: {hint}"
-        raise SchemaError(msg)
-
-
 def _check(df: DataFrame, columns: MlColumns) -> None:
     """Check that the columns are there, each in one role, of types that fit."""
     used: dict[str, str] = {}
@@ -92,13 +88,19 @@ def _check(df: DataFrame, columns: MlColumns) -> None:
             msg = f"column {column!r} is used as {used[column]} and {role}: it can be one only"
             raise SchemaError(msg)
         used[column] = role
-    check_numeric(df, columns.label, role="label", hint="index texts with StringIndexer first")
-    validation = columns.validation
-    if validation is not None and df.schema[validation].dataType.simpleString() != "boolean":
-        kind = df.schema[validation].dataType.simpleString()
+    types = {field.name: field.dataType.simpleString() for field in df.schema.fields}
+    kind = types[columns.label]
+    if kind not in _NUMERIC and not kind.startswith("decimal"):
         msg = (
-            f"validation indicator column {validation!r} is {kind}, expected boolean: true for "
-            "the rows to validate on"
+            f"label column {columns.label!r} is {kind}, expected a number: index texts with "
+            "StringIndexer first"
+        )
+        raise SchemaError(msg)
+    validation = columns.validation
+    if validation is not None and types[validation] != "boolean":
+        msg = (
+            f"validation indicator column {validation!r} is {types[validation]}, expected "
+            "boolean: true for the rows to validate on"
         )
         raise SchemaError(msg)
 
@@ -123,13 +125,12 @@ def select_rows(df: DataFrame, columns: MlColumns) -> Iterator[DataFrame]:
     from pyspark.sql import functions as sf
 
     _check(df, columns)
-    selected = []
-    for role, name in columns.roles():
-        column = array_of(df, name) if role == "feature" else sf.col(quoted(name))
-        if role == "label" and columns.label_type is not None:
-            column = column.cast(columns.label_type)
-        selected.append(column.alias(name))
-    rows = df.select(*selected)
+    rows = df.select(
+        *(
+            (array_of(df, name) if role == "feature" else sf.col(quoted(name))).alias(name)
+            for role, name in columns.roles()
+        )
+    )
     if df.storageLevel != StorageLevel.NONE:
         yield rows
         return
@@ -138,6 +139,16 @@ def select_rows(df: DataFrame, columns: MlColumns) -> Iterator[DataFrame]:
         yield rows
     finally:
         rows.unpersist()
+
+
+def with_label(rows: DataFrame, columns: MlColumns) -> DataFrame:
+    """Return the rows with the label as the model takes it."""
+    from pyspark.sql import functions as sf
+
+    if columns.label_type is None:
+        return rows
+    label = sf.col(quoted(columns.label)).cast(columns.label_type)
+    return rows.withColumn(columns.label, label)
 
 
 def measured(df: DataFrame, rows: DataFrame, names: Sequence[str]) -> dict[str, str | Feature]:
@@ -151,7 +162,7 @@ def measured(df: DataFrame, rows: DataFrame, names: Sequence[str]) -> dict[str, 
     Raises:
         DataError: the vectors of a column differ in length, or the rows cannot be read.
     """
-    known = {name: size for name in names if (size := _attributes(df, name).get("num_attrs"))}
+    known = {name: size for name in names if (size := noted_by_spark(df, name).get("num_attrs"))}
     arrays = [name for name in names if rows.schema[name].dataType.typeName() == "array"]
     lengths = _lengths(rows, [name for name in arrays if name not in known])
     features: dict[str, str | Feature] = {}
@@ -170,8 +181,8 @@ def measured(df: DataFrame, rows: DataFrame, names: Sequence[str]) -> dict[str, 
     return features
 
 
-def _attributes(df: DataFrame, column: str) -> Mapping[str, Any]:
-    """Return what Spark ML's transformers noted about a column."""
+def noted_by_spark(df: DataFrame, column: str) -> Mapping[str, Any]:
+    """Return what Spark ML's transformers noted about a column; empty where they did not."""
     found: Mapping[str, Any] = df.schema[column].metadata.get("ml_attr", {})
     return found
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pyspark.sql import functions as sf
 
 import spark_dl
+from spark_dl.config import load_config
 from spark_dl.errors import (
     ConfigError,
     DataError,
@@ -24,6 +25,7 @@ from spark_dl.errors import (
     ShardError,
     StorageError,
 )
+from spark_dl.pipeline import run_prepare
 from spark_dl.schema import Feature
 from spark_dl.shards import Manifest, Source, prepare
 from spark_dl.shards.dataset import Dataset
@@ -262,6 +264,14 @@ def test_a_column_that_says_no_split(spark, tmp_path, said, error, message):
 def test_fractions_and_a_column_both():
     with pytest.raises(ConfigError, match="give either splits or split_column, not both"):
         spark_dl.prepare(None, features=["a"], path="d", splits=SPLITS, split_column="s")
+
+
+def test_the_job_takes_the_split_from_a_column(spark, tmp_path):
+    query = "SELECT id, float(id) a, id % 4 = 0 held_out FROM range(40)"
+    settings = [f"table.sql={query}", "features=[a]", "id=id", "dataset.split_column=held_out"]
+    settings += [f"dataset.path={tmp_path / 'd'}", f"runs={tmp_path / 'runs'}"]
+    run_prepare(load_config(None, settings), spark)
+    assert Manifest.read(str(tmp_path / "d")).totals == {"train": 30, "validation": 10}
 
 
 def test_a_split_column_that_is_not_there(spark, tmp_path):
