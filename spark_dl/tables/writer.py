@@ -248,12 +248,21 @@ def _write_files(df: DataFrame, path: str, output: OutputConfig, scoring_id: str
         if rows:
             return WrittenTable(path=path, rows=rows, version=None, already_written=True)
     seen = Observation()
+    # Spark would empty the table before it computes the rows that replace it
+    replaces = output.mode == "overwrite" and storage.exists(path)
+    target = f"{path}.{_transaction(scoring_id)}" if replaces else path
     try:
         counted = df.observe(seen, sf.count(sf.lit(1)).alias("rows"))
         writer = counted.write.format(output.format).mode(output.mode)
-        _partitioned(writer, output).save(spark_uri(path))
+        _partitioned(writer, output).save(spark_uri(target))
     except spark_errors() as error:
+        if replaces:
+            storage.remove(target)
         raise _failed(path, output.mode, error) from error
+    if replaces:
+        storage.remove(path)
+        storage.commit(target, path)
+        df.sparkSession.catalog.refreshByPath(spark_uri(path))
     return WrittenTable(path=path, rows=int(seen.get["rows"]), version=None)
 
 

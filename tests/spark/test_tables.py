@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 
 import pytest
 from chispa import assert_df_equality
@@ -186,6 +187,17 @@ def test_overwrite_replaces_the_rows(spark, predictions, tmp_path, form):
     back = write(predictions("a", 1, 2), path, "a", format=form, mode="overwrite")
     assert (back.already_written, back.rows) == (False, 2)
     assert ids(spark.read.format(form).load(str(path))) == [1, 2]
+
+
+@pytest.mark.parametrize("form", ["delta", "parquet"])
+def test_a_failed_overwrite_leaves_the_old_rows(spark, predictions, tmp_path, form):
+    path = tmp_path / "out"
+    write(predictions("a", 1, 2), path, "a", format=form, mode="overwrite")
+    bad = predictions("b", 3).withColumn("id", sf.raise_error(sf.lit("computed")).cast("int"))
+    with pytest.raises(TableError, match="computed"):
+        write(bad, path, "b", format=form, mode="overwrite")
+    assert ids(spark.read.format(form).load(str(path))) == [1, 2]
+    assert os.listdir(tmp_path) == ["out"]
 
 
 def test_a_rerun_does_not_compute_its_rows(spark, predictions, tmp_path):
