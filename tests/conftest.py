@@ -93,7 +93,8 @@ def _use(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Spa
 @pytest.fixture(scope="session")
 def spark(_use: Callable[..., SparkSession]) -> SparkSession:
     """Spark in local mode, two task slots, with the connector and Delta."""
-    return _use(SESSIONS["spark"])
+    # its workers come and go with failing tasks: they need not import TensorFlow each time
+    return _use(SESSIONS["spark"], **{"python.daemon.module": "spark_dl.testing.daemon"})
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ import pyarrow as pa
 from spark_dl.errors import DataError
 from spark_dl.inference.arrow import bad_rows, to_arrow, to_numpy
 from spark_dl.inference.loading import Compute, ModelFile, load_model
-from spark_dl.inference.recut import recut
+from spark_dl.inference.recut import read_ahead, recut
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -75,6 +75,8 @@ class Predictor:
     def stream(self, batches: Iterable[Sequence[pa.Array]]) -> Iterator[pa.StructArray]:
         """Yield the predictions of all batches, cut anew to the model's batch size.
 
+        While the model computes, a thread fetches and cuts what it gets next.
+
         Args:
             batches: one column an input, in the task's order.
 
@@ -82,7 +84,7 @@ class Predictor:
             DataError: a row that the model cannot take, if such a row is to end the job.
             ModelError: the model gave something else than its description promises.
         """
-        for arrays in recut(batches, self._task.batch_size):
+        for arrays in read_ahead(recut(batches, self._task.batch_size)):
             yield self.predict(arrays)
 
     def predict(self, arrays: Sequence[pa.Array]) -> pa.StructArray:

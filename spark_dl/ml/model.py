@@ -12,6 +12,7 @@ from spark_dl.errors import ModelError, SchemaError
 from spark_dl.inference import open_model
 from spark_dl.inference import predict as score
 from spark_dl.inference.apply import LINEAGE_COLUMNS
+from spark_dl.inference.evaluate import evaluate as figures
 from spark_dl.ml.params import FeatureParams
 from spark_dl.ml.persistence import ModelReader, ModelWriter
 from spark_dl.ml.rows import array_of, is_vector
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame
 
     from spark_dl.inference import ExportedModel
+    from spark_dl.inference.figures import Evaluation
     from spark_dl.runs import Run
 
 __all__ = ["KerasModel"]
@@ -99,6 +101,37 @@ class KerasModel(PredictionModel[Vector], FeatureParams, MLReadable["KerasModel"
             What `transform` writes into `predictionCol`.
         """
         return self._one(value)[self.getPredictionCol()]
+
+    def setLabelCol(self, value: str) -> Self:
+        """Set the column of the label, for `evaluate`."""
+        return self._set(labelCol=value)
+
+    def evaluate(self, dataset: DataFrame) -> Evaluation:
+        """Evaluate the model over all rows of a DataFrame, on the cluster; each counts once.
+
+        Args:
+            dataset: rows with the features and the label: `labelCol` if it was set, else the column
+                that the model was trained on. The column of weights that it was trained on is used
+                where there is one of that name.
+
+        Returns:
+            The metrics that the model was compiled with, equal to Keras' own on one machine, and
+            the confusion matrix of a classifier (by its largest probability, without `thresholds`).
+
+        Raises:
+            ModelError: the table does not fit the model.
+            SchemaError: a column is missing, or the model does not say which one is the label.
+            DataError: there are no rows, or bad ones.
+
+        Example:
+            >>> model.evaluate(test_rows).metrics["loss"]  # doctest: +SKIP
+        """
+        ready, aside = self._with_inputs(dataset)
+        trained = self.exported.spec.label
+        label = self.getLabelCol()
+        if trained is not None and not self.isSet(self.labelCol):
+            label = trained.column
+        return figures(ready, self.exported, label=_ASIDE + label if label in aside else label)
 
     def _one(self, value: Vector) -> Any:  # noqa: ANN401 - a row
         from spark_dl.session import active_session

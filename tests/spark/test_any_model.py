@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import zipfile
 
@@ -81,7 +83,7 @@ def table(spark):
 
     schema = StructType.fromDDL(kinds.replace("v vector, ", ""))
     fields = [*schema.fields[:5], *StructType().add("v", VectorUDT()).fields, schema.fields[5]]
-    return spark.createDataFrame(rows, StructType(fields)).repartition(2)
+    return spark.createDataFrame(rows, StructType(fields)).repartition(2).cache()
 
 
 def same(df, expected):
@@ -131,8 +133,9 @@ def test_counting_runs_no_model_and_a_prediction_runs_it_once(spark, plain, tabl
     out = predict(table, plain)
 
     def runs(df):
-        plan = df._jdf.queryExecution().executedPlan().toString()
-        return plan.count("ArrowEvalPython [")
+        with contextlib.redirect_stdout(io.StringIO()) as told:
+            df.explain()
+        return told.getvalue().count("ArrowEvalPython [")
 
     assert runs(out.groupBy().count()) == 0
     assert runs(out.select("id", "model_version")) == 0

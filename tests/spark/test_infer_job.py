@@ -11,6 +11,8 @@ from spark_dl.errors import DataError
 from spark_dl.pipeline import run_infer
 from spark_dl.schema import FeatureSpec, SpecEntry
 from spark_dl.shards.identity import identify_rows
+from spark_dl.storage.checksum import folder_checksum
+from spark_dl.tables.commits import scoring_commits
 from spark_dl.training.export import export_model
 
 pytestmark = [
@@ -53,7 +55,13 @@ def infer(spark, model, tmp_path):
     return run
 
 
-@pytest.fixture(params=["parquet", "sql", "catalog"])
+@pytest.fixture(
+    params=[
+        "parquet",
+        pytest.param("sql", marks=pytest.mark.clusters),
+        pytest.param("catalog", marks=pytest.mark.clusters),
+    ]
+)
 def table(request, spark, tmp_path):
     """A table without versions, as the config names it, and a function that adds rows to it."""
     path = str(tmp_path / "table")
@@ -97,6 +105,7 @@ def test_rows_that_cannot_be_identified_are_scored_each_time(infer, caplog):
     assert "set `output.scoring_id`" in caplog.text
 
 
+@pytest.mark.clusters
 def test_the_same_split_of_another_dataset_is_another_question(spark, infer, tmp_path):
     table, dataset = str(tmp_path / "table"), str(tmp_path / "dataset")
     rows(spark, 0, 60).write.format("delta").save(table)
@@ -118,18 +127,18 @@ def test_the_same_split_of_another_dataset_is_another_question(spark, infer, tmp
 
 
 def test_rows_are_told_apart_by_their_values_and_not_by_their_order(spark):
-    def identity(*values, schema="x int, y int"):
-        return identify_rows(spark.createDataFrame(values, schema))
+    def identity(values, names="x, y"):
+        return identify_rows(spark.sql(f"SELECT * FROM VALUES {values} AS t({names})"))  # noqa: S608 (our own values)
 
-    assert identity((1, 2), (3, 4)) == identity((3, 4), (1, 2))
+    assert identity("(1, 2), (3, 4)") == identity("(3, 4), (1, 2)")
     different = [
-        identity((1, 2), (3, 4)),
-        identity((1, 2)),
-        identity((1, 2), (1, 2)),
-        identity((1, None)),
-        identity((None, 1)),
-        identity((1, 2), schema="x int, z int"),
-        identity((1, 2), schema="x int, y bigint"),
+        identity("(1, 2), (3, 4)"),
+        identity("(1, 2)"),
+        identity("(1, 2), (1, 2)"),
+        identity("(1, INT(NULL))"),
+        identity("(INT(NULL), 1)"),
+        identity("(1, 2)", names="x, z"),
+        identity("(1, 2L)"),
     ]
     assert len(set(different)) == len(different)
     assert identify_rows(spark.sql("SELECT 1 AS x, 2 AS x")) is None
@@ -167,11 +176,26 @@ def test_bad_rows_go_to_their_own_table_once(spark, infer, holed, tmp_path):
     assert '"bad_rows": 2.0' in status
 
 
-def test_bad_rows_stay_with_null_predictions(spark, infer, holed, tmp_path):
+def test_bad_rows_stay_with_null_predictions(spark, infer, holed, model):
     result, there = infer(*holed, "infer.on_error=null")
     assert (result["rows"], result["bad_rows"], result["quarantine"], there) == (10, 2, None, 10)
     found = spark.read.format("delta").load(result["output"])
     assert found.where("prediction IS NULL AND prediction_error IS NOT NULL").count() == 2
+    # both the table and the commit say what it was made of
+    facts = {
+        "model_path": model,
+        "model_run_id": "test-run",
+        "model_version": "1",
+        "model_checksum": folder_checksum(model),
+        "source": holed[0].partition("=")[2],
+        "source_version": "0",
+        "version": spark_dl.__version__,
+    }
+    (commit,) = scoring_commits(result["output"])
+    assert commit.facts.items() >= facts.items()
+    detail = spark.sql(f"DESCRIBE DETAIL delta.`{result['output']}`").first()
+    named = {f"spark_dl.{name}": value for name, value in facts.items()}
+    assert detail["properties"].items() >= named.items()
 
 
 def test_a_bad_row_ends_the_job_and_leaves_nothing(spark, infer, holed, tmp_path):

@@ -25,7 +25,7 @@ from spark_dl.ml import (
     KerasRegressor,
 )
 from spark_dl.ml.probabilities import predicted, probabilities, raw_predictions
-from spark_dl.ml.rows import MlColumns, measured, select_rows
+from spark_dl.ml.rows import MlColumns, measured, select_rows, with_label
 from spark_dl.schema import FeatureSpec, SpecEntry
 from spark_dl.training.export import export_model
 
@@ -218,7 +218,7 @@ def test_features_get_the_shapes_that_their_rows_have(spark, frame):
     columns = MlColumns(features=("sparse", "ragged"), label="label", label_type="int")
     with select_rows(vectors, columns) as rows:
         features = measured(vectors, rows, columns.features)
-        assert dict(rows.dtypes) == {
+        assert dict(with_label(rows, columns).dtypes) == {
             "sparse": "array<float>",
             "ragged": "array<double>",
             "label": "int",
@@ -283,32 +283,33 @@ def test_one_vector_at_a_time(spark, number):
         regressor.predict(Vectors.dense(1, 2, 3))
 
 
-@pytest.mark.parametrize(
-    ("values", "thresholds", "expected"),
-    [
+def test_the_class_of_the_largest_p_over_t(spark):
+    cases = [
         ([0.2, 0.5, 0.3], None, 1.0),
         ([0.4, 0.4, 0.2], None, 0.0),
         ([0.2, 0.5, 0.3], [0.1, 0.5, 0.5], 0.0),
         ([0.2, 0.5, 0.3], [0.5, 0.5, 0.0], 2.0),
         ([0.2, 0.8, 0.0], [0.5, 0.5, 0.0], 1.0),
-    ],
-)
-def test_the_class_of_the_largest_p_over_t(spark, values, thresholds, expected):
-    frame = spark.createDataFrame([(values,)], "p array<double>")
-    assert frame.select(predicted(sf.col("p"), thresholds)).first()[0] == expected
+    ]
+    classes = [
+        predicted(sf.array(*map(sf.lit, values)), thresholds) for values, thresholds, _ in cases
+    ]
+    assert list(spark.range(1).select(*classes).first()) == [expected for *_, expected in cases]
 
 
-@pytest.mark.parametrize("value", [-800.0, 0.5, 800.0])
-def test_extreme_logits_give_probabilities(spark, value):
-    frame = spark.createDataFrame([(value, [value, 0.0])], "one double, two array<double>")
+def test_extreme_logits_give_probabilities(spark):
     kinds = ({"is_scalar": True}, {"is_scalar": False})
     columns = [
-        probabilities(raw_predictions(sf.col(name), **kind, is_logits=True), **kind, is_logits=True)
-        for name, kind in zip(("one", "two"), kinds, strict=True)
+        probabilities(raw_predictions(logit, **kind, is_logits=True), **kind, is_logits=True)
+        for value in (-800.0, 0.5, 800.0)
+        for logit, kind in zip(
+            (sf.lit(value), sf.array(sf.lit(value), sf.lit(0.0))), kinds, strict=True
+        )
     ]
-    one, two = frame.select(*columns).first()
-    assert one[0] == pytest.approx(two[1])
-    assert sum(one) == pytest.approx(1)
+    found = list(spark.range(1).select(*columns).first())
+    for one, two in zip(found[::2], found[1::2], strict=True):
+        assert one[0] == pytest.approx(two[1])
+        assert sum(one) == pytest.approx(1)
 
 
 def test_a_model_takes_its_features_from_another_column(frame, number):
@@ -320,6 +321,32 @@ def test_a_model_takes_its_features_from_another_column(frame, number):
     assert {row.features for row in scored.select("features").collect()} == {"a text"}
     arrays = KerasModel(number.path).setFeaturesCol("pair").transform(frame)
     np.testing.assert_allclose(_collected(arrays, "prediction"), expected, rtol=1e-6)
+
+
+def test_figures_of_a_model_equal_keras(frame, tmp_path):
+    import keras
+
+    keras.utils.set_random_seed(3)
+    point = keras.Input((2,), name="features")
+    model = keras.Model({"features": point}, keras.layers.Dense(3, "softmax")(point))
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    entries = (
+        SpecEntry(name="features", column="features", dtype="float32", shape=(2,)),
+        SpecEntry(name="label", column="label", dtype="int32", role="label", source_type="int"),
+    )
+    path = export_model(model, FeatureSpec(entries=entries), f"{tmp_path}/1", run_id="run-1")
+    x = np.array([[np.sin(i), np.cos(i)] for i in range(ROWS)], "float32")
+    own = model.evaluate({"features": x}, np.arange(ROWS) % 3, verbose=0, return_dict=True)
+    fitted = KerasClassificationModel(path)
+    found = fitted.evaluate(frame)
+    assert found.metrics == pytest.approx(own, rel=1e-6)
+    assert (found.rows, found.confusion.accuracy) == (ROWS, pytest.approx(own["accuracy"]))
+    # a label of another name, and one whose name an input takes meanwhile
+    moved = frame.withColumnsRenamed({"features": "point", "label": "features"})
+    fitted.setFeaturesCol("point").setLabelCol("features")
+    assert fitted.evaluate(moved).metrics == found.metrics
+    with pytest.raises(SchemaError, match="label column 'kind' is not in the table"):
+        fitted.setLabelCol("kind").evaluate(moved)
 
 
 def test_two_models_in_one_pipeline(frame, number):

@@ -76,6 +76,20 @@ def test_bad_rows_of_a_stream_go_to_their_own_table(spark, model, tmp_path):
     assert [row["id"] for row in bad.collect()] == [1]
 
 
+def test_predict_takes_a_stream_for_a_sink_of_one_s_own(spark, model, tmp_path):
+    feed(spark, str(tmp_path / "in"), 0, 5)
+    stream = spark.readStream.format("delta").load(str(tmp_path / "in"))
+    out = spark_dl.predict(stream, model, scoring_id="s")
+    assert out.isStreaming
+    sink = out.where("prediction > 2").writeStream.format("memory").queryName("scored_stream")
+    sink.option("checkpointLocation", str(tmp_path / "position"))
+    sink.trigger(availableNow=True).start().awaitTermination(120)
+    rows = spark.table("scored_stream").orderBy("id").collect()
+    assert [(row["id"], row["prediction"], row["scoring_id"]) for row in rows] == [
+        (i, 2.0 * i, "s") for i in range(2, 5)
+    ]
+
+
 def test_what_no_stream_can_be_is_said_at_once(spark, model, tmp_path):
     feed(spark, str(tmp_path / "in"), 0, 1)
     settings = {"output": tmp_path / "o", "checkpoint": tmp_path / "c", "name": "n"}

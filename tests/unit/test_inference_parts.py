@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 import json
 import math
 import re
+import threading
+import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +23,7 @@ from spark_dl.errors import (
     StorageError,
     TableError,
 )
-from spark_dl.inference import default_scoring_id, resolve_model, task_error
+from spark_dl.inference import default_scoring_id, loading, resolve_model, task_error
 from spark_dl.inference.arrow import bad_rows, to_arrow, to_numpy
 from spark_dl.inference.inputs import (
     BoundInput,
@@ -34,7 +38,7 @@ from spark_dl.inference.loading import ModelFile
 from spark_dl.inference.matching import check_new_columns
 from spark_dl.inference.model import ModelOutput
 from spark_dl.inference.predictor import Predictor, ScoringTask
-from spark_dl.inference.recut import recut
+from spark_dl.inference.recut import read_ahead, recut
 from spark_dl.inference.resolve import metric_mode
 from spark_dl.schema import DTYPES, DType, Feature, FeatureSpec, SpecEntry
 from spark_dl.storage import JobState, JobStatus, RunPaths
@@ -60,6 +64,28 @@ def given(dtype="float32", shape=(), **settings):
 
 def columns(**types):
     return {name: TableColumn(type=kind, sql=f"`{name}`") for name, kind in types.items()}
+
+
+# --- models in memory ---
+
+
+def test_a_worker_keeps_models_and_makes_room_for_new_ones(monkeypatch):
+    def load(file):
+        return SimpleNamespace(num_bytes=int(file.checksum), path=file.path)
+
+    monkeypatch.setattr(loading, "_load", load)
+    cache = loading._Cache(limit_bytes=10)
+    a, b, c = (ModelFile(path=name, checksum="4") for name in "abc")
+    first = cache.get(a)
+    assert cache.get(b) is not first
+    assert (cache.get(a) is first, cache.num_loads) == (True, 2)
+    cache.get(c)  # 12 bytes: b was used longest ago
+    assert (cache.get(a) is first, cache.num_loads) == (True, 3)
+    cache.get(b)
+    assert cache.num_loads == 4
+    changed = ModelFile(path="b", checksum="11")  # alone above the limit: it stays
+    assert cache.get(changed) is cache.get(changed)
+    assert cache.num_loads == 5
 
 
 # --- Arrow to inputs ---
@@ -210,6 +236,63 @@ def test_batches_are_cut_anew_across_their_borders(sizes):
         2.0 * i for i in range(rows)
     ]
     assert seen == [4] * (rows // 4) + [rows % 4] * (rows % 4 > 0)
+
+
+def test_the_next_batch_is_fetched_while_the_model_computes():
+    fetched = [threading.Event() for _ in range(3)]
+
+    def source():
+        for number, event in enumerate(fetched):
+            yield [pa.array([number] * 4, pa.float32())]
+            event.set()  # somebody has asked for the one after it
+
+    def model(inputs):
+        assert fetched[int(inputs["x"][0])].wait(60), "nobody reads ahead"
+        return {"y": inputs["x"]}
+
+    out = list(Predictor(model, task()).stream(source()))
+    assert [row["output_0"] for part in out for row in part.to_pylist()] == [0] * 4 + [1] * 4 + [
+        2
+    ] * 4
+
+
+def test_a_huge_partition_is_never_in_memory_whole():
+    made = []
+    most = 0
+
+    def source():
+        for number in range(500):
+            values = np.full(10, number, np.float32)
+            made.append(weakref.ref(values))
+            column = pa.array(values)  # holds the numpy array's own memory
+            del values
+            yield [column]
+
+    for _ in Predictor(lambda inputs: {"y": inputs["x"]}, task(batch_size=25)).stream(source()):
+        most = max(most, sum(values() is not None for values in made))
+    # at work, read ahead, and what lies across the borders of both
+    assert 0 < most <= 12
+
+
+def test_what_a_source_raises_comes_where_its_item_would():
+    def source():
+        yield 1
+        msg = "no more"
+        raise OSError(msg)
+
+    items = read_ahead(source())
+    assert next(items) == 1
+    with pytest.raises(OSError, match="no more"):
+        next(items)
+
+
+def test_reading_ahead_ends_with_its_reader():
+    items = read_ahead(itertools.count())
+    assert [next(items), next(items)] == [0, 1]
+    (thread,) = (t for t in threading.enumerate() if t.name == "spark-dl-read-ahead")
+    items.close()
+    thread.join(60)
+    assert not thread.is_alive()
 
 
 def test_what_lies_within_a_batch_is_not_copied():
