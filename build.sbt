@@ -41,6 +41,7 @@ lazy val connector = (project in file("jars/connector"))
     libraryDependencies ++= sparkVersion.toSeq.map(version => "org.apache.spark" %% "spark-sql" % version % Provided),
     libraryDependencies += "org.scalatest" %% "scalatest" % "3.2.19" % Test,
     Test / fork := true,
+    Test / testOptions += Tests.Argument(TestFrameworks.ScalaTest, "-oD"), // seconds of each
     Test / javaOptions ++= sparkOpens.map(name => s"--add-opens=java.base/$name=ALL-UNNAMED"),
     Test / javaOptions ++= Seq(
       "-Xmx1g",

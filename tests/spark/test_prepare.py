@@ -98,12 +98,18 @@ def folders(tmp_path_factory):
 
 
 @settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=4,  # tables; each is several Spark jobs
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.function_scoped_fixture,
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+    ],
 )
 @given(st.data())
 def test_table_to_dataset_to_table_is_the_identity(spark, folders, data):
     one = st.tuples(*TYPES.values(), *(st.lists(values, max_size=4) for values in TYPES.values()))
-    rows = data.draw(st.lists(one, min_size=1, max_size=12))
+    rows = data.draw(st.lists(one, min_size=1, max_size=30))
     names = [f"one_{name}" for name in TYPES] + [f"many_{name}" for name in TYPES]
     types = [*TYPES, *(f"array<{name}>" for name in TYPES)]
     ddl = ", ".join(f"{name} {kind}" for name, kind in zip(names, types, strict=True))
@@ -507,19 +513,30 @@ def test_a_write_that_fails_in_spark(spark, tmp_path, monkeypatch):
     assert nothing_complete(tmp_path / "d")
 
 
-def test_a_shard_that_lost_rows_is_not_committed(spark, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (os.remove, "cannot be read back: .* are missing"),
+        (
+            lambda shard: shutil.copy(shard, f"{shard}.copy.tfrecord"),
+            r"1 shards differ from the connector's side-file \(first: split=train/part-00003-",
+        ),
+    ],
+    ids=["lost", "copied"],
+)
+def test_shards_that_are_not_those_written_are_not_committed(
+    spark, tmp_path, monkeypatch, change, told
+):
     write_shards = prepare.write_shards
 
-    def lose_a_shard(rows, plan, facts, data, rows_per_record):
+    def change_a_shard(rows, plan, facts, data, rows_per_record):
         observed = write_shards(rows, plan, facts, data, rows_per_record)
-        folder = tmp_path / "d" / data / "split=train"
-        for name in os.listdir(folder):
-            if re.match(r"\.?part-00003", name):
-                os.remove(folder / name)
+        (shard,) = (tmp_path / "d" / data / "split=train").glob("part-00003*")
+        change(shard)
         return observed
 
-    monkeypatch.setattr(prepare, "write_shards", lose_a_shard)
-    with pytest.raises(ShardError, match=r"cannot be read back: .* are missing"):
+    monkeypatch.setattr(prepare, "write_shards", change_a_shard)
+    with pytest.raises(ShardError, match=told):
         write(numbers(spark, 2000), tmp_path / "d")
     assert nothing_complete(tmp_path / "d")
 
@@ -531,7 +548,6 @@ def test_a_damaged_shard_is_not_committed(spark, tmp_path, monkeypatch):
         observed = write_shards(rows, plan, facts, data, rows_per_record)
         folder = tmp_path / "d" / data / "split=train"
         names = sorted(os.listdir(folder))
-        os.remove(folder / next(name for name in names if name.endswith(".crc")))
         part = folder / next(name for name in names if name.endswith(".tfrecord"))
         content = bytearray(part.read_bytes())
         content[30] ^= 1

@@ -134,16 +134,14 @@ def check(batch, rows):
         assert features["list"].numpy().tolist() == expected
 
 
-@pytest.mark.parametrize(
-    ("world_size", "remainder", "step"), [(1, "drop", 0), (3, "pad", 5), (2, "drop", 20)]
-)
+@pytest.mark.parametrize(("world_size", "remainder", "step"), [(1, "drop", 20), (3, "pad", 5)])
 def test_training_batches_are_those_of_the_assignment(packed, world_size, remainder, step):
     from spark_dl.training.data import training_dataset
 
     reader, manifest = packed
     assert len(reader) == ROWS
     shard_rows = tuple(shard.rows for shard in manifest.shards)
-    for rank in range(world_size):
+    for rank in {0, world_size - 1}:
         mine = assigned(world_size, rank, shard_rows, remainder=remainder)
         found = training_dataset(
             reader, mine, manifest.spec, epochs=range(1, 3), step=step, bare=False
@@ -157,7 +155,7 @@ def test_training_batches_are_those_of_the_assignment(packed, world_size, remain
                 assert batch[2].numpy().tolist() == wanted.weights.tolist()
 
 
-@pytest.mark.parametrize(("world_size", "batch_size"), [(1, 200), (3, 10), (5, 67)])
+@pytest.mark.parametrize(("world_size", "batch_size"), [(1, 10), (5, 67)])
 def test_evaluation_meets_its_rows_in_order(packed, world_size, batch_size):
     from spark_dl.training.data import evaluation_dataset
 

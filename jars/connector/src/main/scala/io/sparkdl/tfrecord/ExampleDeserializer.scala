@@ -2,6 +2,7 @@ package io.sparkdl.tfrecord
 
 import org.apache.spark.sql.catalyst.expressions.UnsafeRow
 import org.apache.spark.sql.catalyst.expressions.codegen.UnsafeRowWriter
+import org.apache.spark.unsafe.Platform
 
 /** Turns a record into flat rows: after `start`, as many as there are. */
 private[tfrecord] abstract class RecordDeserializer {
@@ -47,7 +48,8 @@ private[tfrecord] final class ExampleDeserializer(
   private val row = new UnsafeRowWriter(required.length)
   private val decoders = required.zipWithIndex.map { case (column, i) => ListDecoder(column, i, row) }.toArray
   private val isFloat = required.map(FloatRun.isScalarFloat).toArray
-  private val features = new FeatureLocator(columns, required)
+  private val features = new FeatureLocator(columns, required, keepRuns = true)
+  private val fieldsOffset = Platform.BYTE_ARRAY_OFFSET + UnsafeRow.calculateBitSetWidthInBytes(required.length)
   private var pending = false
 
   override def start(bytes: Array[Byte], start: Int, length: Int): Unit = {
@@ -63,14 +65,32 @@ private[tfrecord] final class ExampleDeserializer(
     row.zeroOutNullBytes()
     var slot = 0
     while (slot < decoders.length) {
-      if (!isOneFloat(slot)) decode(slot)
-      else row.write(slot, LittleEndian.getInt(features.cursor.bytes, features.starts(slot)))
-      slot += 1
+      if (features.kinds(slot) == FeatureLocator.OfRun) slot = decodeRun(slot)
+      else {
+        if (!isOneFloat(slot)) decode(slot)
+        else row.write(slot, LittleEndian.getInt(features.cursor.bytes, features.starts(slot)))
+        slot += 1
+      }
     }
     row.getRow
   }
 
-  /** What wide tables have most: it needs no decoder. */
+  /** What wide tables have most, straight into the row's fields; returns the slot after the run. */
+  private def decodeRun(first: Int): Int = {
+    val run = features.wholeRuns(first)
+    val start = features.starts(first)
+    val buffer = row.getBuffer
+    var i = 0
+    while (i < run.count) {
+      val field = fieldsOffset + 8L * (first + i)
+      Platform.putLong(buffer, field, 0L)
+      Platform.putInt(buffer, field, LittleEndian.getInt(features.cursor.bytes, run.valueAt(i, start)))
+      i += 1
+    }
+    first + run.count
+  }
+
+  /** It needs no decoder. */
   private def isOneFloat(slot: Int): Boolean =
     isFloat(slot) && features.kinds(slot) == FeatureLocator.OneField && features.ends(slot) - features.starts(slot) == 4
 

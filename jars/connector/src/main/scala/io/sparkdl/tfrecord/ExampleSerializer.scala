@@ -78,7 +78,7 @@ private[tfrecord] final class ExampleSerializer(
 }
 
 /** Writes map entries of an Example, in two passes. */
-private[tfrecord] sealed abstract class EntryWriter {
+private[tfrecord] abstract class EntryWriter {
 
   /** Bytes of the entries, which `put` will write; nulls are refused here. */
   def size(row: InternalRow): Long

@@ -12,13 +12,16 @@ import org.apache.spark.unsafe.types.UTF8String
  *
  * @param columns all that a record is expected to hold, in the order in which they were written
  * @param required those to be found
+ * @param keepRuns whether a run of floats that are all required, side by side, is told as one (`OfRun`)
  */
 private[tfrecord] final class FeatureLocator(
     columns: IndexedSeq[FeatureColumn],
-    required: IndexedSeq[FeatureColumn]) {
+    required: IndexedSeq[FeatureColumn],
+    keepRuns: Boolean = false) {
   import FeatureLocator._
 
-  private val keys = mutable.HashMap(columns.map(column => UTF8String.fromBytes(column.key)).zipWithIndex: _*)
+  private val columnKeys = columns.map(_.key).toArray
+  private val keys = mutable.HashMap(columnKeys.toSeq.map(key => UTF8String.fromBytes(key)).zipWithIndex: _*)
   private val layouts = Array.fill(columns.length)(new EntryLayout)
   private val slots = {
     val slotOf = required.map(_.name).zipWithIndex.toMap
@@ -28,6 +31,15 @@ private[tfrecord] final class FeatureLocator(
   private val runs = {
     val found = FloatRun.of(columns)
     columns.indices.map(index => found.find(_.first == index).orNull).toArray
+  }
+
+  /** Of the slot of a run's first column: the run, if it is told as one. */
+  val wholeRuns: Array[FloatRun] = {
+    val found = new Array[FloatRun](required.length)
+    for (run <- runs if run != null && keepRuns; slot = slots(run.first) if slot != NotRequired) {
+      if ((0 until run.count).forall(i => slots(run.first + i) == slot + i)) found(slot) = run
+    }
+    found
   }
 
   /** Over the bytes of the record. */
@@ -68,12 +80,16 @@ private[tfrecord] final class FeatureLocator(
     val start = cursor.position
     val isRun = run != null && run.isAt(cursor.bytes, start, end)
     if (isRun) {
-      var i = 0
-      while (i < run.count) {
-        val slot = slots(expected + i)
-        val value = run.valueAt(i, start)
-        if (slot != NotRequired) setOnce(slot, OneField, value, value + 4)
-        i += 1
+      val first = slots(expected)
+      if (first != NotRequired && wholeRuns(first) == run) setRun(first, run, start)
+      else {
+        var i = 0
+        while (i < run.count) {
+          val slot = slots(expected + i)
+          val value = run.valueAt(i, start)
+          if (slot != NotRequired) setOnce(slot, OneField, value, value + 4)
+          i += 1
+        }
       }
       cursor.position = start + run.length
       expected += run.count
@@ -112,7 +128,7 @@ private[tfrecord] final class FeatureLocator(
         cursor.skip(tag, end)
       }
     }
-    val index = keys.getOrElse(UTF8String.fromBytes(cursor.bytes, keyStart, keyEnd - keyStart), NotAColumn)
+    val index = columnOf(keyStart, keyEnd - keyStart)
     if (index != NotAColumn) {
       expected = index + 1
       if (slots(index) == NotRequired) {
@@ -123,6 +139,14 @@ private[tfrecord] final class FeatureLocator(
       }
     }
     cursor.position = end
+  }
+
+  /** The column of a key: most often the expected one. */
+  private def columnOf(keyStart: Int, length: Int): Int = {
+    val isExpected = expected < columnKeys.length && columnKeys(expected).length == length &&
+      LittleEndian.areEqual(columnKeys(expected), 0, cursor.bytes, keyStart, length)
+    if (isExpected) expected
+    else keys.getOrElse(UTF8String.fromBytes(cursor.bytes, keyStart, length), NotAColumn)
   }
 
   private def locateInFeature(slot: Int, start: Int, end: Int): Unit = {
@@ -142,8 +166,20 @@ private[tfrecord] final class FeatureLocator(
     }
   }
 
+  private def setRun(first: Int, run: FloatRun, start: Int): Unit = {
+    var slot = first
+    while (slot < first + run.count) {
+      if (kinds(slot) != Missing) throw twice(slot)
+      kinds(slot) = OfRun
+      slot += 1
+    }
+    starts(first) = start
+  }
+
+  private def twice(slot: Int): BadRecord = new BadRecord(s"${required(slot)} is in the record twice")
+
   private def setOnce(slot: Int, kind: Int, start: Int, end: Int): Unit = {
-    if (kinds(slot) != Missing) throw new BadRecord(s"${required(slot)} is in the record twice")
+    if (kinds(slot) != Missing) throw twice(slot)
     kinds(slot) = kind
     starts(slot) = start
     ends(slot) = end
@@ -165,6 +201,7 @@ private[tfrecord] object FeatureLocator {
   final val Missing = -1
   final val NoList = 0
   final val OneField = 4 // the right list, which is one delimited field
+  final val OfRun = 5 // with its run, which lies where `starts` of the run's first column says
 
   private final val NotRequired = -1
   private final val NotAColumn = -1

@@ -11,10 +11,15 @@ private[tfrecord] final class MaskedCrc32c {
   private val crc = new CRC32C
 
   def of(bytes: Array[Byte], start: Int, length: Int): Int = {
-    crc.reset()
-    crc.update(bytes, start, length)
-    MaskedCrc32c.masked(crc.getValue.toInt)
+    reset()
+    update(bytes, start, length)
+    value
   }
+
+  // the same in pieces
+  def reset(): Unit = crc.reset()
+  def update(bytes: Array[Byte], start: Int, length: Int): Unit = crc.update(bytes, start, length)
+  def value: Int = MaskedCrc32c.masked(crc.getValue.toInt)
 }
 
 private[tfrecord] object MaskedCrc32c {

@@ -1,5 +1,7 @@
 package io.sparkdl.tfrecord
 
+import scala.collection.mutable
+
 import org.apache.spark.sql.catalyst.InternalRow
 
 /**
@@ -10,8 +12,10 @@ import org.apache.spark.sql.catalyst.InternalRow
 private[tfrecord] final class PackedSerializer(columns: IndexedSeq[FeatureColumn], rowsPerRecord: Int)
     extends RecordSerializer {
 
+  private val pieces = new Pieces
   private val packs: Array[Pack] =
-    FloatRun.cover[Pack](columns)(i => new ColumnPack(columns(i), i), new FloatRunPack(_)).toArray
+    FloatRun.cover[Pack](columns)(i => new ColumnPack(columns(i), i, pieces), new FloatRunPack(_, pieces)).toArray
+  private val header = new Array[Byte](11)
   private var rows = 0
 
   if (columns.isEmpty) throw new TFRecordException("Cannot write packed TFRecords without columns: there is no row count.")
@@ -33,10 +37,10 @@ private[tfrecord] final class PackedSerializer(columns: IndexedSeq[FeatureColumn
       if (size > RecordWriter.MaxRecordBytes) {
         throw TFRecordException.recordTooLong(size, RecordWriter.MaxRecordBytes)
       }
-      val start = records.start(size.toInt)
-      var position = Wire.putDelimitedHeader(Wire.Delimited1, featuresSize, records.buffer, start)
-      packs.foreach(pack => position = pack.put(records.buffer, position))
-      records.finish()
+      records.begin(size.toInt)
+      records.put(header, 0, Wire.putDelimitedHeader(Wire.Delimited1, featuresSize, header, 0))
+      packs.foreach(_.put(records))
+      records.end()
       rows = 0
     }
 
@@ -50,57 +54,53 @@ private[tfrecord] sealed abstract class Pack {
   /** @return the bytes that `put` will write */
   def close(): Long
 
-  /** Writes the features and returns the position after them; a new pack begins. */
-  def put(out: Array[Byte], at: Int): Int
+  /** Writes the features; a new pack begins. */
+  def put(records: RecordWriter): Unit
 
   protected final def sized(header: EntryPrefix, payload: Payload): Long = {
-    if (header.payloadSize != payload.length) header.resize(payload.length.toLong)
+    if (header.payloadSize != payload.length) header.resize(payload.length)
     header.length.toLong + payload.length
   }
 
-  protected final def put(header: EntryPrefix, payload: Payload, out: Array[Byte], at: Int): Int = {
-    System.arraycopy(header.bytes, 0, out, at, header.length)
-    System.arraycopy(payload.bytes, 0, out, at + header.length, payload.length)
-    val end = at + header.length + payload.length
-    payload.length = 0
-    end
+  protected final def put(header: EntryPrefix, payload: Payload, records: RecordWriter): Unit = {
+    records.put(header.bytes, 0, header.length)
+    payload.moveTo(records)
   }
 }
 
 /** Floats that stand side by side: the values of each column have the same length. */
-private[tfrecord] final class FloatRunPack(run: FloatRun) extends Pack {
+private[tfrecord] final class FloatRunPack(run: FloatRun, pieces: Pieces) extends Pack {
   private val prefixes = run.columns.map(new EntryPrefix(_)).toArray
-  private val values = Array.fill(run.count)(new Payload)
+  private val values = Array.fill(run.count)(new Payload(pieces))
 
   override def add(row: InternalRow): Unit = {
     run.size(row) // refuses nulls
     var i = 0
     while (i < values.length) {
       val payload = values(i)
-      LittleEndian.putInt(run.bits(row, i), payload.room(4), payload.length)
-      payload.length += 4
+      payload.makeRoom(4)
+      LittleEndian.putInt(run.bits(row, i), payload.bytes, payload.position)
+      payload.position += 4
       i += 1
     }
   }
 
   override def close(): Long = prefixes.indices.map(i => sized(prefixes(i), values(i))).sum
 
-  override def put(out: Array[Byte], at: Int): Int =
-    prefixes.indices.foldLeft(at)((position, i) => put(prefixes(i), values(i), out, position))
+  override def put(records: RecordWriter): Unit = prefixes.indices.foreach(i => put(prefixes(i), values(i), records))
 }
 
 /** One column of any type. */
-private[tfrecord] final class ColumnPack(column: FeatureColumn, ordinal: Int) extends Pack {
+private[tfrecord] final class ColumnPack(column: FeatureColumn, ordinal: Int, pieces: Pieces) extends Pack {
   private val encoder = ListEncoder(column, ordinal)
   private val prefix = new EntryPrefix(column)
-  private val values = new Payload
-  private val splits = column.rowSplits.map(feature => (new EntryPrefix(feature), new Payload))
+  private val values = new Payload(pieces)
+  private val splits = column.rowSplits.map(feature => (new EntryPrefix(feature), new Payload(pieces)))
   private var numValues = 0L
 
   override def add(row: InternalRow): Unit = {
-    val size = encoder.payloadSize(row)
-    encoder.putPayload(row, values.room(size), values.length)
-    values.length += size.toInt
+    values.makeRoom(encoder.payloadSize(row))
+    values.position = encoder.putPayload(row, values.bytes, values.position)
     splits.foreach { case (_, payload) =>
       if (payload.length == 0) payload.putVarint(0)
       numValues += row.getArray(ordinal).numElements()
@@ -111,31 +111,74 @@ private[tfrecord] final class ColumnPack(column: FeatureColumn, ordinal: Int) ex
   override def close(): Long =
     sized(prefix, values) + splits.fold(0L) { case (header, payload) => sized(header, payload) }
 
-  override def put(out: Array[Byte], at: Int): Int = {
-    var position = put(prefix, values, out, at)
-    splits.foreach { case (header, payload) => position = put(header, payload, out, position) }
+  override def put(records: RecordWriter): Unit = {
+    put(prefix, values, records)
+    splits.foreach { case (header, payload) => put(header, payload, records) }
     numValues = 0
-    position
   }
 }
 
-/** Bytes that grow. */
-private[tfrecord] final class Payload {
-  var bytes = new Array[Byte](1 << 10)
-  var length = 0
+/** Bytes that grow, by pieces: what is there is never copied, so that a pack is held once. */
+private[tfrecord] final class Payload(pieces: Pieces) {
+  private val full = mutable.ArrayBuffer.empty[(Array[Byte], Int)] // pieces, and bytes used of each
+  private var fullBytes = 0L
 
-  /** @return the array, with room for `numBytes` more */
-  def room(numBytes: Long): Array[Byte] = {
-    val needed = length + numBytes
-    if (needed > bytes.length) {
-      if (needed > RecordWriter.MaxRecordBytes) {
-        throw TFRecordException.recordTooLong(needed, RecordWriter.MaxRecordBytes)
-      }
-      val grown = math.min(math.max(needed, 2L * bytes.length), RecordWriter.MaxRecordBytes.toLong)
-      bytes = java.util.Arrays.copyOf(bytes, grown.toInt)
+  /** The piece that is being filled, and where it goes on. */
+  var bytes: Array[Byte] = Array.emptyByteArray
+  var position = 0
+
+  def length: Long = fullBytes + position
+
+  /** Makes `bytes` have room for `numBytes` from `position` on. */
+  def makeRoom(numBytes: Long): Unit = if (numBytes > bytes.length - position) {
+    if (length + numBytes > RecordWriter.MaxRecordBytes) {
+      throw TFRecordException.recordTooLong(length + numBytes, RecordWriter.MaxRecordBytes)
     }
-    bytes
+    if (position > 0) full += ((bytes, position))
+    fullBytes = length
+    bytes = pieces.take(numBytes.toInt, fullBytes)
+    position = 0
   }
 
-  def putVarint(value: Long): Unit = length = Wire.putVarint(value, room(10), length)
+  def putVarint(value: Long): Unit = {
+    makeRoom(10)
+    position = Wire.putVarint(value, bytes, position)
+  }
+
+  /** Hands the bytes over; none are left. */
+  def moveTo(records: RecordWriter): Unit = {
+    full.foreach { case (piece, used) =>
+      records.put(piece, 0, used)
+      pieces.giveBack(piece)
+    }
+    records.put(bytes, 0, position)
+    full.clear()
+    fullBytes = 0
+    position = 0
+    if (pieces.isForOneValue(bytes)) bytes = Array.emptyByteArray
+  }
+}
+
+/** Pieces of the payloads of a pack, which the next pack uses again. */
+private[tfrecord] final class Pieces {
+  import Pieces._
+
+  private val free = mutable.ArrayBuffer.empty[Array[Byte]]
+
+  /** @return at least `numBytes` for a payload that has `length` already: about as many more */
+  def take(numBytes: Int, length: Long): Array[Byte] =
+    if (numBytes <= LongestBytes && free.nonEmpty) free.remove(free.length - 1)
+    else {
+      val doubled = math.min(math.max(length, FirstBytes.toLong), LongestBytes.toLong).toInt
+      new Array[Byte](math.max(numBytes, doubled))
+    }
+
+  def giveBack(piece: Array[Byte]): Unit = if (piece.length == LongestBytes) free += piece
+
+  def isForOneValue(piece: Array[Byte]): Boolean = piece.length > LongestBytes
+}
+
+private[tfrecord] object Pieces {
+  private final val FirstBytes = 1 << 10
+  private final val LongestBytes = 1 << 20
 }

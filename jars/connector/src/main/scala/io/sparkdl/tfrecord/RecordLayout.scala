@@ -24,12 +24,12 @@ private[tfrecord] final class RecordLayout(
       row => projection(row)
     }
 
-  /** The rows are reused. */
-  def assemble: InternalRow => InternalRow =
-    if (fromFlat.isEmpty) identity
+  /** The table's rows; they are reused. */
+  def assemble(rows: Iterator[InternalRow]): Iterator[InternalRow] =
+    if (fromFlat.isEmpty) rows
     else {
       val projection = UnsafeProjection.create(fromFlat)
-      row => projection(row)
+      rows.map(projection)
     }
 }
 

@@ -25,51 +25,83 @@ private[tfrecord] final class SequenceExampleSerializer(columns: IndexedSeq[Feat
   private val contextRow = UnsafeProjection.create(context.map { case (column, i) =>
     BoundReference(i, column.dataType, nullable = true)
   })
-  private val payload = new Payload
+  private val writers = lists.map { case (column, i) => new FeatureListWriter(column, i, omitNulls) }
 
   override def write(row: InternalRow, records: RecordWriter): Unit = {
     val flat = contextRow(row)
     val contextSize = contextSerializer.measure(flat)
-    payload.length = 0
-    lists.foreach { case (column, i) => if (!(omitNulls && row.isNullAt(i))) putList(column, row, i) }
-    val listsSize = if (payload.length == 0) 0L else Wire.delimitedSize(payload.length.toLong)
-    val size = contextSize + listsSize
+    val listsSize = writers.map(_.size(row)).sum
+    val size = contextSize + (if (listsSize == 0) 0L else Wire.delimitedSize(listsSize))
     if (size > RecordWriter.MaxRecordBytes) {
       throw TFRecordException.recordTooLong(size, RecordWriter.MaxRecordBytes)
     }
     val start = records.start(size.toInt)
-    val position = contextSerializer.put(flat, records.buffer, start)
+    var position = contextSerializer.put(flat, records.buffer, start)
     if (listsSize > 0) {
-      val at = Wire.putDelimitedHeader(Wire.Delimited2, payload.length.toLong, records.buffer, position)
-      System.arraycopy(payload.bytes, 0, records.buffer, at, payload.length)
+      position = Wire.putDelimitedHeader(Wire.Delimited2, listsSize, records.buffer, position)
+      writers.foreach(writer => position = writer.put(row, records.buffer, position))
     }
     records.finish()
   }
+}
 
-  private def putList(column: FeatureColumn, row: InternalRow, ordinal: Int): Unit = {
-    if (row.isNullAt(ordinal)) throw TFRecordException.nullValue(column.name)
-    val steps = row.getArray(ordinal)
-    val features = (0 until steps.numElements()).map { i =>
-      if (steps.isNullAt(i)) throw TFRecordException.nullElement(column.name, i)
-      feature(column, steps.getArray(i))
+/** Writes the feature list of one column, a Feature for each of its arrays, in two passes. */
+private[tfrecord] final class FeatureListWriter(column: FeatureColumn, ordinal: Int, omitNulls: Boolean)
+    extends EntryWriter {
+
+  private val keyField = Wire.delimitedField(Wire.Delimited1, column.key)
+  private val listTag = Wire.delimitedTag(column.element.list.fieldNumber)
+  private val isPacked = column.element.list != ListKind.BytesList
+  private val step = new GenericInternalRow(1)
+  private val encoder = ListEncoder(column.step, 0)
+  private var stepsSize = 0L // of all the Features, with their headers
+
+  override def size(row: InternalRow): Long =
+    if (isOmitted(row)) 0
+    else {
+      NullCheck.scalar(column, row, ordinal)
+      val steps = row.getArray(ordinal)
+      stepsSize = 0
+      foreachStep(steps)(payloadSize => stepsSize += Wire.delimitedSize(Wire.delimitedSize(listSize(payloadSize))))
+      Wire.delimitedSize(entrySize)
     }
-    val list = features.map(Wire.delimitedField(Wire.Delimited1, _)).toArray.flatten
-    val entry = Wire.delimitedField(Wire.Delimited1, column.key) ++ Wire.delimitedField(Wire.Delimited2, list)
-    val bytes = Wire.delimitedField(Wire.Delimited1, entry)
-    System.arraycopy(bytes, 0, payload.room(bytes.length.toLong), payload.length, bytes.length)
-    payload.length += bytes.length
+
+  override def put(row: InternalRow, out: Array[Byte], at: Int): Int =
+    if (isOmitted(row)) at
+    else {
+      var position = Wire.putDelimitedHeader(Wire.Delimited1, entrySize, out, at)
+      System.arraycopy(keyField, 0, out, position, keyField.length)
+      position = Wire.putDelimitedHeader(Wire.Delimited2, stepsSize, out, position + keyField.length)
+      foreachStep(row.getArray(ordinal)) { payloadSize =>
+        val size = listSize(payloadSize)
+        position = Wire.putDelimitedHeader(Wire.Delimited1, Wire.delimitedSize(size), out, position)
+        position = Wire.putDelimitedHeader(listTag, size, out, position)
+        if (isField(payloadSize)) position = Wire.putDelimitedHeader(Wire.Delimited1, payloadSize, out, position)
+        position = encoder.putPayload(step, out, position)
+      }
+      position
+    }
+
+  /** Lays each array into `step` and tells the size of its payload. */
+  private def foreachStep(steps: ArrayData)(use: Long => Unit): Unit = {
+    var i = 0
+    while (i < steps.numElements()) {
+      if (steps.isNullAt(i)) throw TFRecordException.nullElement(column.name, i)
+      step.update(0, steps.getArray(i))
+      use(encoder.payloadSize(step))
+      i += 1
+    }
   }
 
-  /** A Feature: its list, and in it, for numbers, the packed field. */
-  private def feature(column: FeatureColumn, values: ArrayData): Array[Byte] = {
-    val encoder = ListEncoder(column.step, 0)
-    val row = new GenericInternalRow(Array[Any](values))
-    val content = new Array[Byte](encoder.payloadSize(row).toInt)
-    encoder.putPayload(row, content, 0)
-    val isField = column.element.list != ListKind.BytesList && content.nonEmpty
-    val list = if (isField) Wire.delimitedField(Wire.Delimited1, content) else content
-    Wire.delimitedField(Wire.delimitedTag(column.element.list.fieldNumber), list)
-  }
+  private def entrySize: Long = keyField.length + Wire.delimitedSize(stepsSize)
+
+  private def listSize(payloadSize: Long): Long =
+    if (isField(payloadSize)) Wire.delimitedSize(payloadSize) else payloadSize
+
+  /** An empty packed list has no field. */
+  private def isField(payloadSize: Long): Boolean = isPacked && payloadSize > 0
+
+  private def isOmitted(row: InternalRow): Boolean = omitNulls && row.isNullAt(ordinal)
 }
 
 /** The way back: the context as an Example, then the feature lists. */

@@ -1,7 +1,9 @@
 package io.sparkdl.tfrecord
 
+import java.io.FileNotFoundException
+
 import org.apache.hadoop.conf.Configuration
-import org.apache.hadoop.fs.{FileStatus, Path}
+import org.apache.hadoop.fs.{FileStatus, FileSystem, Path}
 import org.apache.hadoop.mapreduce.{Job, OutputCommitter}
 import org.apache.spark.internal.Logging
 import org.apache.spark.sql.SparkSession
@@ -91,7 +93,7 @@ private[tfrecord] abstract class TFRecordFileFormat extends FileFormat with Seri
   /** The side-file of a table that is read by its folder; all files that it lists must be there. */
   private def tableOf(folder: Path, conf: Configuration, mayMiss: Option[Boolean]): Option[SideFile] = {
     val fs = folder.getFileSystem(conf)
-    val found = SideFile.read(fs, new Path(folder, SideFile.Name))
+    val found = if (isFolder(fs, folder)) SideFile.read(fs, new Path(folder, SideFile.Name)) else None
     found.foreach { side =>
       val missing = side.files.keySet.diff(SideFiles.present(fs, folder)).toSeq.sorted
       val ignored = mayMiss.getOrElse(conf.getBoolean(TFRecordFileFormat.IgnoreMissingKey, false))
@@ -99,6 +101,11 @@ private[tfrecord] abstract class TFRecordFileFormat extends FileFormat with Seri
     }
     found
   }
+
+  /** A path may be a file or a pattern too. */
+  private def isFolder(fs: FileSystem, path: Path): Boolean =
+    try fs.getFileStatus(path).isDirectory
+    catch { case _: FileNotFoundException => false }
 
   /** Rows are unsafe rows already: without partition values to append they need no copy. */
   override def buildReaderWithPartitionValues(

@@ -96,13 +96,12 @@ private[tfrecord] object TFRecordRows {
     val options = plan.options.or(side.fold(Map.empty[String, String])(_._1.options))
     val columns = RecordLayout.forRead(plan.dataSchema, options).columns
     val required = RecordLayout.forRead(plan.requiredSchema, options)
-    val part = FilePart(fs, path, conf, options, side.flatMap(_._2), file.start, file.start + file.length)
+    val part = FilePart(RawFiles.of(fs), path, conf, options, side.flatMap(_._2), file.start, file.start + file.length)
     val deserializer = RecordDeserializer(columns, required.columns, options)
     val checked = if (options.dropMalformed) new StrictRows(deserializer, required.columns) else deserializer
     val rows = new TFRecordRows(part, checked, plan)
     Option(TaskContext.get()).foreach(_.addTaskCompletionListener[Unit](_ => rows.close()))
-    val assemble = required.assemble
-    rows.map(assemble)
+    required.assemble(rows)
   }
 }
 

@@ -2,6 +2,7 @@ package io.sparkdl.tfrecord
 
 import java.nio.file.Files
 
+import org.apache.hadoop.fs.LocalFileSystem
 import org.apache.spark.sql.Row
 import org.scalatest.funsuite.AnyFunSuite
 
@@ -81,6 +82,19 @@ class FileSourceSuite extends AnyFunSuite with SparkTables {
       spark.sql("INSERT OVERWRITE things SELECT id, 'new' FROM range(2)")
       assert(ids(spark.table("things")) == Seq(0, 1))
     } finally spark.sql("DROP TABLE things")
+  }
+
+  test("data files go without the checksums that Hadoop keeps beside files on local disks, and need none") {
+    table(10).write.format("tfrecord").save(at("plain"))
+    for (file <- files("plain")) {
+      val crc = file.resolveSibling(s".${file.getFileName}.crc")
+      assert(!Files.exists(crc))
+      Files.write(crc, "of another file".getBytes)
+    }
+    assert(ids(spark.read.format("tfrecord").load(at("plain"))) == (0L until 10L))
+    val others = new LocalFileSystem {}
+    others.initialize(folder.toUri, spark.sessionState.newHadoopConf())
+    assert(RawFiles.of(others) eq others)
   }
 
   test("a glob, a single file and several folders are read") {

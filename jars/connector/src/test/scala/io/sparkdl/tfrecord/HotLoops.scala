@@ -16,39 +16,41 @@ object HotLoops {
       work
       System.nanoTime() - start
     }
-    println(f"$name%-40s ${times.min.toDouble / count}%8.1f ns")
+    println(f"$name%-58s ${times.min.toDouble / count}%8.1f ns")
   }
 
   def main(args: Array[String]): Unit = {
     val floats = (0 until 16).map(i => f"f$i%02d" -> (FloatType: DataType))
     val schema = Examples.schema(("label" -> LongType) +: floats :+ ("text" -> StringType): _*)
-    val row = Examples.unsafe(
-      schema, Seq[Any](123L) ++ (0 until 16).map(_ / 3f) ++ Seq[Any](UTF8String.fromString("customer00042")): _*)
+    def rowOf(label: Long, text: String) = Examples.unsafe(
+      schema, Seq[Any](label) ++ (0 until 16).map(_ / 3f) ++ Seq[Any](UTF8String.fromString(text)): _*)
+    val alike = Array.fill(8)(rowOf(123, "customer00042"))
+    val varying = Array.tabulate(8)(i => rowOf(1L << (9 * (i % 4)), "customer00042".take(13 - i)))
     val columns = Examples.written(schema)
-    val record = Examples.encode(schema, row)
+    val record = Examples.encode(schema, alike(0))
     println(s"a record of tab has ${record.length} bytes")
     val nowhere = new OutputStream {
       override def write(byte: Int): Unit = ()
       override def write(bytes: Array[Byte], from: Int, count: Int): Unit = ()
     }
-    for (packed <- Seq(1, 1000)) {
+    for ((packed, row, kind) <- Seq((1, alike, ""), (1, varying, " of varying lengths"), (1000, alike, ""))) {
       val options = new TFRecordOptions(Map("rowsPerRecord" -> packed.toString))
-      best(s"encode, $packed rows a record", rows) {
+      best(s"encode$kind, $packed rows a record", rows) {
         val records = new RecordWriter(nowhere)
         val serializer = RecordSerializer(columns, options)
         var i = 0
-        while (i < rows) { serializer.write(row, records); i += 1 }
+        while (i < rows) { serializer.write(row(i % 8), records); i += 1 }
         serializer.finish(records)
       }
       val out = new java.io.ByteArrayOutputStream
       val records = new RecordWriter(out)
       val serializer = RecordSerializer(columns, options)
-      (1 to rows).foreach(_ => serializer.write(row, records))
+      (1 to rows).foreach(i => serializer.write(row(i % 8), records))
       serializer.finish(records)
       records.close()
       val file = out.toByteArray
       for ((name, required) <- Seq("all columns" -> columns, "the label" -> columns.take(1), "no column" -> columns.take(0))) {
-        best(s"decode $name, $packed rows a record", rows) {
+        best(s"decode $name$kind, $packed rows a record", rows) {
           val reader = new RecordReader(new ByteArrayInputStream(file), "file")
           val deserializer = RecordDeserializer(columns, required, options)
           while (reader.next()) {

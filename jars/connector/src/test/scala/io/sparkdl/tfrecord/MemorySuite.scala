@@ -3,6 +3,8 @@ package io.sparkdl.tfrecord
 import java.io.{InputStream, OutputStream}
 import java.lang.management.ManagementFactory
 
+import org.apache.spark.sql.catalyst.InternalRow
+import org.apache.spark.sql.catalyst.util.ArrayData
 import org.apache.spark.sql.types._
 import org.scalatest.funsuite.AnyFunSuite
 
@@ -69,6 +71,38 @@ class MemorySuite extends AnyFunSuite {
       assert(found == count)
       assert(taken < limit)
     }
+  }
+
+  for ((size, perPack) <- Seq((1000, 56000), (100000, 560), (1000000, 56), (18000000, 3))) {
+    test(s"packs of $perPack rows of $size bytes are held once, with little more") {
+      val rows = schema("x" -> BinaryType, "n" -> LongType, "f" -> FloatType, "g" -> FloatType)
+      val row = unsafe(rows, new Array[Byte](size), 7L, 1f, 2f)
+      val packs = if (size > (1 << 20)) 1 else 4 // longer values take their size anew, and leave it
+      def write(serializer: RecordSerializer, numRecords: Int): Long = allocated {
+        val records = new RecordWriter(Nowhere)
+        (1 to packs * perPack).foreach(_ => serializer.write(row, records))
+        serializer.finish(records)
+        records.close()
+        assert(records.numRecords == numRecords)
+      }
+      val ofRows = math.max(0L, write(new ExampleSerializer(written(rows)), packs * perPack) - size - (1 << 20))
+      assert(write(new PackedSerializer(written(rows), perPack), packs) - ofRows < limit)
+    }
+  }
+
+  test("a SequenceExample of 60 MB is written") {
+    val rows = schema("xs" -> ArrayType(ArrayType(FloatType)))
+    val options = new TFRecordOptions(Map("recordType" -> "SequenceExample"))
+    val steps = ArrayData.toArrayData(Array.fill[Any](15)(ArrayData.toArrayData(new Array[Float](1000000))))
+    val row = InternalRow(steps)
+    val taken = allocated {
+      val records = new RecordWriter(Nowhere)
+      val serializer = RecordSerializer(written(rows, options), options)
+      (1 to 3).foreach(_ => serializer.write(row, records))
+      records.close()
+      assert(records.numBytes > 180000000)
+    }
+    assert(taken < limit)
   }
 
   test("records that grow are read in one window of the longest") {

@@ -50,6 +50,34 @@ class RecordFramingSuite extends AnyFunSuite {
     assert(!reader.next())
   }
 
+  test("records that are written in pieces are those that are written whole; boundaries are between records only") {
+    val random = new scala.util.Random(2)
+    val long = Seq(0, 3, 700 << 10, 400 << 10, 3 << 20, 1 << 20, 5, 0).map(randomBytes(random, _))
+    val out = new java.io.ByteArrayOutputStream
+    val starts = long.scanLeft(0)((at, record) => at + 16 + record.length)
+    val writer = new RecordWriter(out, count => assert(out.size == starts(count.toInt)))
+    for (record <- long) {
+      writer.begin(record.length)
+      var at = 0
+      while (at < record.length) {
+        val count = math.min(record.length - at, random.nextInt(if (random.nextBoolean()) 50000 else 1500000))
+        writer.put(record, at, count)
+        at += count
+      }
+      writer.end()
+    }
+    writer.close()
+    assert(writer.numRecords == long.size && writer.numBytes == starts.last)
+    assert(Arrays.equals(out.toByteArray, frame(long: _*)))
+  }
+
+  test("a record in pieces of another length than was said is refused") {
+    val writer = new RecordWriter(new java.io.ByteArrayOutputStream)
+    writer.begin(4)
+    writer.put(new Array[Byte](3), 0, 3)
+    assert(intercept[IllegalArgumentException](writer.end()).getMessage.contains("by 1 bytes"))
+  }
+
   test("each flipped bit of a file is an error that names file, record and offset") {
     for (at <- file.indices; bit <- 0 until 8) {
       val damaged = file.clone()

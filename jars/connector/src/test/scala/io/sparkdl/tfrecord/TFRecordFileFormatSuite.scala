@@ -3,10 +3,13 @@ package io.sparkdl.tfrecord
 import java.nio.file.Files
 import java.util.Arrays
 
-import org.apache.spark.sql.{DataFrame, Row}
+import org.apache.spark.scheduler.{SparkListener, SparkListenerStageCompleted}
+import org.apache.spark.sql.{AnalysisException, DataFrame, Row}
 import org.apache.spark.sql.functions._
 import org.apache.spark.sql.types._
+import org.scalatest.concurrent.Eventually._
 import org.scalatest.funsuite.AnyFunSuite
+import org.scalatest.time.SpanSugar._
 
 class TFRecordFileFormatSuite extends AnyFunSuite with SparkTables {
 
@@ -90,6 +93,8 @@ class TFRecordFileFormatSuite extends AnyFunSuite with SparkTables {
     (col("id") / 4).cast("decimal(12,2)").as("decimal"),
     struct(col("id").as("a"), array(col("text")).as("b")).as("s"),
     array(array(col("id"), lit(1L)), array(lit(2L), lit(3L)), array(lit(4L), lit(5L))).as("matrix"),
+    array(array(col("text"), lit(""))).as("names"),
+    array(array(col("id") / 8), array(lit(0.5))).as("halves"),
     expr("sequence(0, id % 4)").as("ragged"),
     expr("filter(array(text, '', 'x'), (t, i) -> i < id % 3)").as("texts"),
     expr("timestamp_micros(id)").as("at"),
@@ -98,7 +103,7 @@ class TFRecordFileFormatSuite extends AnyFunSuite with SparkTables {
     expr("encode(text, 'utf-8')").as("bytes")
   )
 
-  private val wideOptions = Map("allowLossy" -> "true", "shapes" -> """{"matrix": [3, 2], "xs": [2]}""")
+  private val wideOptions = Map("allowLossy" -> "true", "shapes" -> """{"matrix": [3, 2], "names": [1, 2], "halves": [2, 1], "xs": [2]}""")
 
   for (rowsPerRecord <- Seq(1, 7, 100000)) {
     test(s"every type comes back as the same rows, without being told, $rowsPerRecord a record") {
@@ -179,7 +184,8 @@ class TFRecordFileFormatSuite extends AnyFunSuite with SparkTables {
       .startsWith("Cannot append to"))
     table(5).write.mode("overwrite").format("tfrecord").save(at("append"))
     assert(spark.read.format("tfrecord").load(at("append")).count() == 5)
-    table(5).write.mode("ignore").format("tfrecord").save(at("append"))
+    table(9).write.mode("ignore").format("tfrecord").save(at("append"))
+    intercept[AnalysisException](table(9).write.format("tfrecord").save(at("append")))
     assert(spark.read.format("tfrecord").load(at("append")).count() == 5)
   }
 
@@ -219,6 +225,28 @@ class TFRecordFileFormatSuite extends AnyFunSuite with SparkTables {
     assert(back.collect().map(_.getLong(0)).toSet == Set(0L, 2L, 3L, 4L, 6L, 7L, 8L))
     val other = spark.read.schema("id float").option("mode", "DROPMALFORMED").format("tfrecord").load(at("drop"))
     assert(other.collect().isEmpty)
+  }
+
+  test("the number of records that DROPMALFORMED left out is in an accumulator of the stage") {
+    table(10).coalesce(1).write.format("tfrecord").save(at("counted"))
+    val file = files("counted").head
+    val bytes = Files.readAllBytes(file)
+    val size = 16 + LittleEndian.getLong(bytes, 0).toInt
+    Seq(1, 4, 8).foreach(record => bytes(record * size + 20) = (bytes(record * size + 20) ^ 1).toByte)
+    rewrite(file, bytes)
+    val counts = new java.util.concurrent.ConcurrentLinkedQueue[String]
+    val listener = new SparkListener {
+      override def onStageCompleted(stage: SparkListenerStageCompleted): Unit =
+        stage.stageInfo.accumulables.values
+          .filter(_.name.contains("TFRecord: malformed records dropped"))
+          .foreach(found => counts.add(found.value.get.toString))
+    }
+    spark.sparkContext.addSparkListener(listener)
+    try {
+      val back = spark.read.schema(tableSchema).option("mode", "DROPMALFORMED").format("tfrecord").load(at("counted"))
+      assert(back.collect().map(_.getLong(0)).toSet == Set(0L, 2L, 3L, 5L, 6L, 7L, 9L))
+      eventually(timeout(60.seconds))(assert(counts.toArray.toSeq == Seq("3")))
+    } finally spark.sparkContext.removeSparkListener(listener)
   }
 
   test("a schema is inferred from a sample of all files: sorted columns, text or bytes by UTF-8") {
