@@ -72,7 +72,8 @@ bench: $(INSTALLED) $(JARS) ## all benchmarks, ours beside its peers
 	@scripts=(benchmarks/*.py); [ -e "$${scripts[0]}" ] || { echo "there are no benchmarks yet"; exit 0; }; \
 	for script in "$${scripts[@]}"; do $(BIN)/python "$$script"; done
 
-smoke: test-jars ## a short cut through what `make test` leaves out: jar, faults, the wheel, the demo on the other backend
+smoke: test-jars $(JARS) ## a short cut through what `make test` leaves out: jar, Spark 3.5, faults, the wheel, the demo on the other backend
+	$(BIN)/python tools/matrix/run.py --short spark-$(OTHER_SPARK)
 	$(BIN)/python -m pytest -m smoke tests/faults tests/clusters
 	$(BIN)/python tests/faults/soak.py --kills 4
 	$(MAKE) demo BACKEND=barrier DEMO_DIR=build/smoke-demo
