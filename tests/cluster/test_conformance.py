@@ -141,8 +141,8 @@ def test_five_runs_in_one_driver_two_of_which_fail(backend):
         assert "child.py" not in text
         assert "just before the end" in text
     # the contract; one of the two may fall into a pause of a shared machine
-    assert min(delays) < 5
-    assert max(delays) < 15
+    assert min(delays) < 10
+    assert max(delays) < 30
 
 
 def test_a_killed_child_is_reported_with_its_signal(backend):
