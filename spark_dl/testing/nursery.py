@@ -67,6 +67,9 @@ class Nursery:
                 ],
                 env={**os.environ, **_ENVIRON, "PYTHONPATH": search_path},
                 stdin=subprocess.DEVNULL,
+                # what TensorFlow says at its import; what hosts and children say has other ways
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
             )
         atexit.register(self.close)
