@@ -23,9 +23,13 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -34,7 +38,7 @@ from faults.conftest import sha256  # noqa: E402
 from faults.soak_model import model  # noqa: E402
 
 from spark_dl.config import CheckpointConfig  # noqa: E402
-from spark_dl.storage import RunPaths  # noqa: E402
+from spark_dl.storage import JobStatus, RunPaths  # noqa: E402
 from spark_dl.testing import (  # noqa: E402
     dense_entries,
     descendants,
@@ -68,18 +72,27 @@ def write_dataset(folder: str) -> str:
     return folder
 
 
-def records(path: str) -> list[dict]:
-    """Return what `metrics.jsonl` says, without times; half a last line is not there yet."""
+def timed_records(path: str) -> list[dict]:
+    """Return what `metrics.jsonl` says; half a last line is not there yet."""
     lines: list[str] = []
     with contextlib.suppress(FileNotFoundError):
         lines = Path(path).read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [json.loads(line) for line in lines if line.endswith("\n")]
-    return [{k: v for k, v in record.items() if k != "time"} for record in whole]
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def records(path: str) -> list[dict]:
+    """Return what `metrics.jsonl` says, without times."""
+    return [{k: v for k, v in line.items() if k != "time"} for line in timed_records(path)]
 
 
 def last_step(path: str) -> int:
     """Return the last step that was logged."""
-    return max((record["step"] for record in records(path)), default=0)
+    return max((record["step"] for record in timed_records(path)), default=0)
+
+
+def last_time(path: str) -> float:
+    """Return when the last line was written."""
+    return max((record["time"] for record in timed_records(path)), default=0.0)
 
 
 def undisturbed(dataset: str, runs: str, epochs: int) -> tuple[str, list[dict]]:
@@ -182,20 +195,35 @@ class Soak:
             jvm = above(jvm)
         return {"child": child, "agent": agent, "executor": jvm, "driver": self.driver.pid}
 
-    def wait_for(self, step: int) -> bool:
-        """Wait until a step is logged; return whether the run goes on after it."""
+    def wait_for(self, what: str, is_so: Callable[[], bool]) -> bool:
+        """Wait until something is so; return whether the run goes on after it."""
         deadline = time.monotonic() + PATIENCE_S
-        while last_step(self.paths.metrics) < step:
+        while not is_so():
             if (code := self.driver.poll()) is not None:
                 if code:
                     msg = f"the driver ended with {code}:\n{self.log_tail()}"
                     raise SystemExit(msg)
                 return False
             if time.monotonic() > deadline:
-                msg = f"no step {step} after {PATIENCE_S:g} s:\n{self.log_tail()}"
+                msg = f"no {what} after {PATIENCE_S:g} s:\n{self.log_tail()}"
                 raise SystemExit(msg)
             time.sleep(0.02)
         return self.driver.poll() is None
+
+    def wait_for_step(self, step: int) -> bool:
+        """Wait until a step is logged; return whether the run goes on after it."""
+        return self.wait_for(f"step {step}", lambda: last_step(self.paths.metrics) >= step)
+
+    def wait_for_attempt(self, number: int) -> None:
+        """Wait until another attempt than those up to `number` has made a step."""
+        if self.wait_for("new attempt", lambda: self.attempt > number):
+            since = time.time()
+            self.wait_for("step after it", lambda: last_time(self.paths.metrics) > since)
+
+    @property
+    def attempt(self) -> int:
+        """Number of the attempt that the driver tells of."""
+        return JobStatus.read(self.paths.status).attempt
 
     def log_tail(self) -> str:
         """Return the end of the drivers' log."""
@@ -210,7 +238,7 @@ class Soak:
         except OSError:
             return  # they were just ending: the next try finds others
         kind = wanted if wanted in pids else "driver"
-        step = last_step(self.paths.metrics)
+        step, attempt = last_step(self.paths.metrics), self.attempt
         started = time.monotonic()
         its = descendants(self.driver.pid) if kind == "driver" else []
         with contextlib.suppress(ProcessLookupError):
@@ -219,7 +247,7 @@ class Soak:
             self.driver.wait(PATIENCE_S)
             wait_for_end(its)
             self.start()
-        self.wait_for(step + 1)
+        self.wait_for_attempt(attempt)
         self.kills.append((kind, time.monotonic() - started))
         print(f"{self.backend}: {kind} (pid {pids[kind]}) killed after step {step}, "
               f"{self.kills[-1][1]:.1f} s lost", flush=True)  # fmt: skip
@@ -230,7 +258,7 @@ class Soak:
         step = 0
         while len(self.kills) < kills:
             step = last_step(self.paths.metrics) + self.chance.randint(1, DISTANCE)
-            if not self.wait_for(step):
+            if not self.wait_for_step(step):
                 break
             self.kill_one()
         its = descendants(self.driver.pid)
