@@ -15,7 +15,7 @@ import pytest
 
 from spark_dl.cli import main
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.clusters, pytest.mark.timeout(1200)]
 
 DEADLINE_S = 280
 SPARK_DL = [sys.executable, "-c", "import sys; from spark_dl.cli import main; sys.exit(main())"]
@@ -112,7 +112,6 @@ def wait_for(log, pattern):
     return found[1]
 
 
-@pytest.mark.clusters
 def test_the_printed_lines_run_on_a_standalone_cluster(project, tmp_path, capsys):
     config = tmp_path / "job.yaml"
     text = (project / "job.yaml").read_text()

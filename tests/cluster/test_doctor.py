@@ -20,7 +20,7 @@ import yaml
 from spark_dl._jvm import connector_jar
 from spark_dl.versions import PRIMARY_SPARK
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.clusters, pytest.mark.timeout(900)]
 
 DEADLINE_S = 280
 SPARK_DL = [sys.executable, "-c", "import sys; from spark_dl.cli import main; sys.exit(main())"]
@@ -86,7 +86,6 @@ def test_a_machine_that_is_well_has_no_red_line_and_keeps_nothing(doctor, config
     assert sorted(path.name for path in config.parent.iterdir()) == ["job.yaml", "table"]
 
 
-@pytest.mark.clusters
 @pytest.mark.parametrize(
     ("name", "key", "value"),
     [
@@ -98,14 +97,12 @@ def test_a_setting_that_breaks_trainings(doctor, name, key, value):
     assert key in only(doctor(*conf(key, value)), name)  # without it, all is well: the first test
 
 
-@pytest.mark.clusters
 def test_more_workers_than_slots(doctor):
     remedy = only(doctor("--set", "cluster.num_workers=5"), "task slots")
     number = re.search(r"set cluster\.num_workers to (\d+)", remedy)[1]
     assert red(doctor("--set", f"cluster.num_workers={number}")) == []
 
 
-@pytest.mark.clusters
 def test_the_connector_of_another_scala(doctor, tmp_path):
     other = tmp_path / "spark-dl-connector_2.12-0.1.0.jar"
     shutil.copy(connector_jar(PRIMARY_SPARK), other)
@@ -114,7 +111,6 @@ def test_the_connector_of_another_scala(doctor, tmp_path):
     assert red(doctor(*conf("spark.jars", jar))) == []
 
 
-@pytest.mark.clusters
 def test_a_session_without_delta_for_a_delta_table(doctor):
     table = ["--set", "output.format=delta"]
     broken = [*table, *conf("spark.sql.extensions", "")]
@@ -124,7 +120,6 @@ def test_a_session_without_delta_for_a_delta_table(doctor):
     assert red(doctor(*broken, *(word for pair in lacking for word in conf(*pair)))) == []
 
 
-@pytest.mark.clusters
 def test_a_runs_folder_that_cannot_be_made(doctor, tmp_path):
     (tmp_path / "file").touch()
     report = doctor("--set", f"runs={tmp_path}/file/below/runs")
@@ -132,7 +127,6 @@ def test_a_runs_folder_that_cannot_be_made(doctor, tmp_path):
     assert "mounted" in only(report, "storage, driver")
 
 
-@pytest.mark.clusters
 def test_a_java_that_this_spark_does_not_run_on(doctor, tmp_path):
     real = Path(shutil.which("java")).resolve()
     home = tmp_path / "jdk"
@@ -162,7 +156,6 @@ def environment(tmp_path):
     return home, packages
 
 
-@pytest.mark.clusters
 def test_executors_without_tensorflow(doctor, environment):
     home, packages = environment
     python = conf("spark.pyspark.python", home / "bin" / "python")
@@ -175,7 +168,6 @@ def test_executors_without_tensorflow(doctor, environment):
     assert red(doctor(*python)) == []
 
 
-@pytest.mark.clusters
 def test_executors_that_lack_a_package_or_have_another_version(doctor, environment):
     home, packages = environment
     python = conf("spark.pyspark.python", home / "bin" / "python")
@@ -194,7 +186,6 @@ def test_executors_that_lack_a_package_or_have_another_version(doctor, environme
     assert doctor(*python)["executor packages"]["level"] == "ok"
 
 
-@pytest.mark.clusters
 def test_a_job_that_hangs_is_ended_and_said_so(doctor, environment):
     home, packages = environment
     (packages / "sitecustomize.py").write_text("import time\ntime.sleep(200)\n")
@@ -205,7 +196,6 @@ def test_a_job_that_hangs_is_ended_and_said_so(doctor, environment):
     assert report["tensorflow"]["level"] == "skipped"
 
 
-@pytest.mark.clusters
 def test_a_cluster_that_does_not_answer(doctor):
     master = ["--master", "spark://127.0.0.1:1", "--deadline-s", "15"]
     report = doctor(*master, *conf("spark.driver.host", "127.0.0.1"))
@@ -213,7 +203,6 @@ def test_a_cluster_that_does_not_answer(doctor):
     assert report["clocks"]["level"] == "skipped"
 
 
-@pytest.mark.clusters
 def test_gpus_that_spark_promises_and_tensorflow_does_not_see(doctor, tmp_path):
     script = tmp_path / "gpus.sh"
     script.write_text('#!/bin/sh\necho \'{"name": "gpu", "addresses": ["0"]}\'\n')
@@ -228,7 +217,6 @@ def test_gpus_that_spark_promises_and_tensorflow_does_not_see(doctor, tmp_path):
     assert "take spark.executor.resource.gpu.amount" in remedy  # and all is well: the first test
 
 
-@pytest.mark.clusters
 def test_executors_whose_local_disk_is_full(doctor, tmp_path):
     small = tmp_path / "small"
     small.mkdir()  # Spark lays its jars there too: room for them, and little more

@@ -87,7 +87,9 @@ def attack(port, victim):
     return []
 
 
-@pytest.mark.parametrize("backend", ["barrier", "tensorflowonspark"])
+@pytest.mark.parametrize(
+    "backend", ["barrier", pytest.param("tensorflowonspark", marks=pytest.mark.clusters)]
+)
 def test_strangers_get_nowhere(cluster_spark, tmp_path, backend, caplog):
     caplog.set_level(logging.INFO)
     frame = cluster_spark.range(80).selectExpr(

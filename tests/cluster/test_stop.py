@@ -65,7 +65,9 @@ def _command(pid):
         return ""
 
 
-@pytest.mark.parametrize("backend", ["barrier", "tensorflowonspark"])
+@pytest.mark.parametrize(
+    "backend", ["barrier", pytest.param("tensorflowonspark", marks=pytest.mark.clusters)]
+)
 def test_a_run_is_stopped_from_another_process(cluster_spark, tmp_path, backend):
     rows = cluster_spark.range(0, 200, 1, 2).selectExpr(
         "id", "cast(id as float) / 200 as a", "cast(id as float) as y"
