@@ -6,12 +6,12 @@ import contextlib
 import io
 import subprocess
 import sys
-import types
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from event_files import write_events
 
 from spark_dl.cli.runs.catalogue import Metric
 from spark_dl.cli.runs.compare import Compared, compare_page
@@ -76,28 +76,6 @@ def test_the_report_shows_its_curves_without_a_complaint(page, report, tmp_path)
     assert page.complaints == []
 
 
-@pytest.fixture
-def _without_tensorflow(monkeypatch):
-    """TensorBoard's own switch: writing events needs no TensorFlow, whose import takes long."""
-    name = "tensorboard.compat.notf"
-    monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
-
-
-def _write_events(folder, values):
-    writers = pytest.importorskip(
-        "tensorboard.summary.writer.event_file_writer", reason="TensorBoard is not installed"
-    )
-    from tensorboard.compat.proto import event_pb2, summary_pb2
-
-    writer = writers.EventFileWriter(str(folder))
-    for step, value in enumerate(values):
-        summary = summary_pb2.Summary(
-            value=[summary_pb2.Summary.Value(tag="epoch/loss", simple_value=value)]
-        )
-        writer.add_event(event_pb2.Event(wall_time=1.7e9 + step, step=step, summary=summary))
-    writer.close()
-
-
 # the colours that TensorBoard gives to the first two runs
 CURVES = {"train": (66, 80, 102), "validation": (18, 181, 203)}
 CHART = """(() => {
@@ -139,11 +117,13 @@ PROXIES = {
 }
 
 
-@pytest.mark.usefixtures("_without_tensorflow")
 @pytest.mark.parametrize("proxy", PROXIES)
 def test_tensorboard_shows_a_curve_without_a_complaint(page, tmp_path, proxy):
-    _write_events(tmp_path / "events" / "train", [2.0, 1.2, 0.7, 0.5])
-    _write_events(tmp_path / "events" / "validation", [1.9, 1.3, 0.9, 0.8])
+    pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
+    events = tmp_path / "events"
+    write_events(
+        {events / "train": [2.0, 1.2, 0.7, 0.5], events / "validation": [1.9, 1.3, 0.9, 0.8]}
+    )
     prefix, mode = PROXIES[proxy] or ("", "strip")
     own = f"{prefix}/{{port}}" if mode == "keep" else None
     with contextlib.ExitStack() as stack:

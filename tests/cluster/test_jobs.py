@@ -15,7 +15,7 @@ import yaml
 import spark_dl
 from spark_dl.storage import JobState, JobStatus
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.clusters, pytest.mark.timeout(1200)]
 
 ROOT = Path(spark_dl.__file__).parent.parent
 ROWS = 300
@@ -118,6 +118,7 @@ def prepared(project):
     return last_line(start([sys.executable, script("prepare")], project))
 
 
+@pytest.mark.smoke
 def test_one_yaml_from_table_to_predictions(project, prepared, cluster_spark):
     assert prepared["job"] == "prepare"
     assert sum(prepared["rows"].values()) == ROWS

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from event_files import write_events
 
 from spark_dl.cli.runs.catalogue import find
 from spark_dl.cli.tensorboard import gathered
@@ -22,17 +23,6 @@ from spark_dl.monitoring.mirror import EventMirror
 from spark_dl.storage import JobState, JobStatus, RunPaths
 
 DEADLINE_S = 120
-EVENTS = """
-import sys, types
-sys.modules["tensorboard.compat.notf"] = types.ModuleType("tensorboard.compat.notf")
-from tensorboard.compat.proto import event_pb2, summary_pb2
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
-for folder in sys.argv[1:]:
-    writer = EventFileWriter(folder)
-    value = summary_pb2.Summary.Value(tag="epoch/loss", simple_value=0.5)
-    writer.add_event(event_pb2.Event(step=1, summary=summary_pb2.Summary(value=[value])))
-    writer.close()
-"""
 
 
 @pytest.fixture
@@ -103,7 +93,7 @@ def test_the_verb_serves_several_runs_and_ends_cleanly(tmp_path, end):
         paths = RunPaths(runs=str(tmp_path), run_id=run_id)
         JobStatus(job="train", id=run_id, status=JobState.SUCCEEDED).write(paths.status)
         folders.append(f"{paths.events}/train")
-    subprocess.run([sys.executable, "-c", EVENTS, *folders], check=True, timeout=DEADLINE_S)
+    write_events({folder: [0.5] for folder in folders})
     command = "import sys; from spark_dl.cli import main; sys.exit(main())"
     temporary = tmp_path / "temporary"
     temporary.mkdir()
