@@ -75,7 +75,6 @@ bench: $(INSTALLED) $(JARS) ## all benchmarks, ours beside its peers
 smoke: test-jars $(JARS) ## a short cut through what `make test` leaves out: jar, Spark 3.5, faults, the wheel, the demo on the other backend
 	$(BIN)/python tools/matrix/run.py --short spark-$(OTHER_SPARK)
 	$(BIN)/python -m pytest -m smoke tests/faults tests/cluster tests/clusters
-	$(BIN)/python tests/faults/soak.py --kills 4
 	$(MAKE) demo BACKEND=barrier DEMO_DIR=build/smoke-demo
 
 wheel: $(INSTALLED) $(JARS) ## build the wheel, with the connector's jars for both Scalas in it
