@@ -28,7 +28,15 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["DUMP_SIGNAL", "RELEASE", "ChildContext", "die_with_parent", "main"]
+__all__ = [
+    "DUMP_SIGNAL",
+    "RELEASE",
+    "ChildContext",
+    "die_with_parent",
+    "main",
+    "preload",
+    "read_exactly",
+]
 
 #: Sent by the agent once all ranks are done: a rank that left early would break the others' last
 #: collective.
@@ -103,7 +111,16 @@ class _Events:
             self._file.write(line)
 
 
-def _read_exactly(fd: int, size: int) -> bytes:
+def preload(names: str) -> None:
+    """Import modules, given as ``name,name``."""
+    for module in filter(None, names.split(",")):
+        # a missing module is reported by the function that needs it, with its own message
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+
+
+def read_exactly(fd: int, size: int) -> bytes:
+    """Read so many bytes; end the process where the other side is gone."""
     data = bytearray()
     while len(data) < size:
         chunk = os.read(fd, size - len(data))
@@ -142,9 +159,9 @@ def _describe(error: BaseException) -> dict[str, Any]:
 def _run(job_fd: int, report: _Events) -> None:
     import cloudpickle
 
-    header_size, job_size = _LENGTHS.unpack(_read_exactly(job_fd, _LENGTHS.size))
-    place = json.loads(_read_exactly(job_fd, header_size))
-    job = _read_exactly(job_fd, job_size)
+    header_size, job_size = _LENGTHS.unpack(read_exactly(job_fd, _LENGTHS.size))
+    place = json.loads(read_exactly(job_fd, header_size))
+    job = read_exactly(job_fd, job_size)
     released = threading.Event()
     threading.Thread(target=_watch_agent, args=(job_fd, released), daemon=True).start()
     os.environ.update(place["environ"])
@@ -165,10 +182,7 @@ def main(argv: list[str]) -> None:
     report = _Events(event_fd)
     code = 0
     try:
-        for module in filter(None, argv[3].split(",")):
-            # a missing module is reported by the function that needs it, with its own message
-            with contextlib.suppress(ImportError):
-                importlib.import_module(module)
+        preload(argv[3])
         _run(job_fd, report)
     except BaseException as error:  # noqa: BLE001 - whatever ended the function is what the agent must report
         report(_describe(error))

@@ -6,7 +6,7 @@ import logging
 import statistics
 from typing import TYPE_CHECKING, Final
 
-from spark_dl.cluster.stall import STACK_S
+from spark_dl.cluster.stall import StackInquiry
 from spark_dl.cluster.status import RankPhase
 
 if TYPE_CHECKING:
@@ -54,11 +54,9 @@ class SlowWatch:
     def __init__(self, *, after_s: float | None, ask: Callable[[], None]) -> None:
         """Begin to watch."""
         self._after_s = after_s
-        self._ask = ask
+        self._stacks = StackInquiry(ask)
         self._rank: int | None = None
         self._since = 0.0
-        self._asked: float | None = None
-        self._is_told = False
 
     def look(self, statuses: Sequence[WorkerStatus], now: float) -> None:
         """Look at the ranks; called often."""
@@ -68,13 +66,9 @@ class SlowWatch:
         found = slowest(statuses) if running else None
         rank = None if found is None else found[0].rank
         if found is None or rank != self._rank:
-            self._rank, self._since, self._asked, self._is_told = rank, now, None, False
-        elif self._asked is None:
-            if now - self._since >= self._after_s:
-                self._asked = now
-                self._ask()
-        elif now - self._asked >= STACK_S and not self._is_told:
-            self._is_told = True
+            self._rank, self._since = rank, now
+            self._stacks.forget()
+        elif now - self._since >= self._after_s and self._stacks.is_answered(now):
             self._tell(*found)
 
     def _tell(self, status: WorkerStatus, median: float) -> None:

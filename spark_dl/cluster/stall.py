@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
     from spark_dl.cluster.status import WorkerStatus
 
-__all__ = ["STACK_S", "StallWatch", "stalled"]
+__all__ = ["StackInquiry", "StallWatch", "stalled"]
 
 logger = logging.getLogger(__name__)
 
 #: How long processes get to write their stacks.
-STACK_S: Final = 3.0
+_STACK_S: Final = 3.0
 #: States in /proc that say why a process does nothing.
 _STATES: Final = {"T": "stopped by a signal", "t": "stopped by a debugger", "Z": "dead"}
 
@@ -43,6 +43,34 @@ def stalled(
     return tuple(status for status in running if (status.step or 0) == fewest)
 
 
+class StackInquiry:
+    """Asks for the children's stacks, and says once when they have had the time to come.
+
+    Args:
+        ask: has all children write their stacks.
+    """
+
+    def __init__(self, ask: Callable[[], None]) -> None:
+        """Ask nothing yet."""
+        self._ask = ask
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew: what was asked about is over."""
+        self._asked: float | None = None
+        self._is_told = False
+
+    def is_answered(self, now: float) -> bool:
+        """Return whether it is time to tell, which is true once; the first call asks."""
+        if self._asked is None:
+            self._asked = now
+            self._ask()
+        elif now - self._asked >= _STACK_S and not self._is_told:
+            self._is_told = True
+            return True
+        return False
+
+
 class StallWatch:
     """Names ranks that stand still, with their stacks.
 
@@ -56,9 +84,7 @@ class StallWatch:
         """Begin to watch."""
         self._after_s = after_s
         self._is_fatal = is_fatal
-        self._ask = ask
-        self._asked: float | None = None
-        self._is_told = False
+        self._stacks = StackInquiry(ask)
 
     def look(self, statuses: Sequence[WorkerStatus], now: float) -> None:
         """Look at the ranks; called often.
@@ -70,12 +96,8 @@ class StallWatch:
             return
         found = stalled(statuses, now=now, after_s=self._after_s)
         if not found:
-            self._asked, self._is_told = None, False
-        elif self._asked is None:
-            self._asked = now
-            self._ask()
-        elif now - self._asked >= STACK_S and not self._is_told:
-            self._is_told = True
+            self._stacks.forget()
+        elif self._stacks.is_answered(now):
             self._tell(statuses, found)
 
     def _tell(self, statuses: Sequence[WorkerStatus], found: Sequence[WorkerStatus]) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import importlib
 import os
 import pickle
 import select
@@ -220,9 +219,7 @@ def _host(request: bytes, answer: int, parent: int) -> None:
 def main(argv: list[str]) -> None:
     """Import, then fork a host for every request."""
     child.die_with_parent(int(argv[1]))
-    for module in filter(None, argv[2].split(",")):
-        with contextlib.suppress(ImportError):  # reported by the function that needs it
-            importlib.import_module(module)
+    child.preload(argv[2])
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the hosts
     own = os.getpid()
     with socket.socket(fileno=int(argv[0])) as requests:
@@ -231,7 +228,7 @@ def main(argv: list[str]) -> None:
             if len(head) < _SIZE.size:
                 return
             (answer,) = received
-            request = _receive(requests, *_SIZE.unpack(head))
+            request = child.read_exactly(requests.fileno(), *_SIZE.unpack(head))
             if not os.fork():
                 try:
                     requests.close()
@@ -239,13 +236,3 @@ def main(argv: list[str]) -> None:
                 finally:
                     os._exit(0)
             os.close(answer)
-
-
-def _receive(requests: socket.socket, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        block = requests.recv(min(size - len(data), 1 << 20))
-        if not block:
-            os._exit(1)
-        data += block
-    return bytes(data)
