@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from spark_dl import _jvm
 from spark_dl.errors import ConfigError
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 __all__ = ["WorkerResources", "cluster_conf", "worker_profile"]
+
+_GPU_AMOUNT: Final = "spark.task.resource.gpu.amount"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,11 @@ class WorkerResources:
     def are_default(self) -> bool:
         """Whether the application's own settings say it all."""
         return self.cores is None and self.gpus is None
+
+    def may_share_gpus(self, conf: Mapping[str, str]) -> bool:
+        """Return whether Spark may give one GPU to several workers."""
+        amount = "0" if self.gpus is not None else conf.get(_GPU_AMOUNT, "0")
+        return 0 < float(amount) < 1
 
     def task_cpus(self, conf: Mapping[str, str]) -> int:
         """Return the cores of a worker under an application's configuration."""
@@ -81,7 +88,7 @@ def _refused(resources: WorkerResources, reason: str) -> ConfigError:
     if resources.cores is not None:
         instead.append(f"spark.task.cpus={resources.cores}")
     if resources.gpus is not None:
-        instead.append(f"spark.task.resource.gpu.amount={resources.gpus}")
+        instead.append(f"{_GPU_AMOUNT}={resources.gpus}")
     return ConfigError(
         "cluster.cores_per_worker and cluster.gpus_per_worker need stage-level scheduling: "
         f"{reason}; start the application with {' and '.join(instead)} instead"

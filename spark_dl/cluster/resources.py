@@ -23,6 +23,7 @@ __all__ = [
     "choose_num_workers",
     "executors_of",
     "expected_slots",
+    "refuse_shared_gpus",
     "refuse_unencrypted",
     "refuse_unsupported",
     "slot_capacity",
@@ -136,6 +137,28 @@ def refuse_unsupported(conf: dict[str, str]) -> None:
             "spark.executor.pyspark.memory limits the address space, under which TensorFlow "
             "cannot be imported: "
             "unset it and raise spark.executor.memoryOverhead instead"
+        )
+        raise ConfigError(msg)
+
+
+def refuse_shared_gpus(
+    conf: dict[str, str], num_workers: int, resources: WorkerResources = _DEFAULT
+) -> None:
+    """Refuse workers that may get one GPU together: NCCL needs one of its own for each.
+
+    Args:
+        conf: Spark's settings.
+        num_workers: number of workers.
+        resources: what a worker asks for.
+
+    Raises:
+        ConfigError: they may; naming the setting to change.
+    """
+    if num_workers > 1 and resources.may_share_gpus(conf):
+        msg = (
+            "spark.task.resource.gpu.amount is less than 1, so that workers may get one GPU "
+            "together, which NCCL refuses: set cluster.gpus_per_worker=1 (scoring goes on with "
+            "several tasks on a GPU)"
         )
         raise ConfigError(msg)
 

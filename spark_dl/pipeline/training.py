@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 from spark_dl.cluster.memory import check_overhead
 from spark_dl.cluster.plan import LaunchRequest, Timeouts
 from spark_dl.cluster.profile import WorkerResources, cluster_conf
-from spark_dl.cluster.resources import choose_num_workers, refuse_unencrypted, wait_for_slots
+from spark_dl.cluster.resources import (
+    choose_num_workers,
+    refuse_shared_gpus,
+    refuse_unencrypted,
+    wait_for_slots,
+)
 from spark_dl.cluster.restart import RestartPolicy
 from spark_dl.cluster.select import select_backend
 from spark_dl.cluster.supervisor import run_on_cluster
@@ -140,7 +145,9 @@ def _check(job: TrainingJob) -> int:
     """Check what can be known before the cluster starts; return the number of workers."""
     refuse_unencrypted(required=job.config.cluster.require_encryption)
     num_workers = _wait_for_workers(job, job.config.cluster.num_workers)
-    check_overhead(cluster_conf(job.spark), num_workers, _resources(job))
+    conf = cluster_conf(job.spark)
+    refuse_shared_gpus(conf, num_workers, _resources(job))
+    check_overhead(conf, num_workers, _resources(job))
     job.dataset.manifest.split(_TRAIN_SPLIT)  # says so when it is missing or empty
     Assignment(
         rows=job.dataset.manifest.totals[_TRAIN_SPLIT],

@@ -120,7 +120,7 @@ def packed_rows(records: Any, rows: Any, spec: FeatureSpec) -> dict[str, Any]:  
 
     Args:
         records: string [packs], Examples of several rows each.
-        rows: int64 [n], numbers of rows, counted over the records.
+        rows: int32 or int64 [n], numbers of rows, counted over the records.
         spec: spec of the dataset.
 
     Returns:

@@ -8,19 +8,19 @@ ranks: rank ``r`` takes the ``r``-th contiguous slice of the global batch. So an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import numpy as np
 
 from spark_dl.errors import ConfigError, DataError
-from spark_dl.shards.order import Order, order_of
+from spark_dl.shards.order import Order, order_of, pack_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["Assignment", "Batch", "evaluation_rows", "locate"]
+__all__ = ["EMPTY", "Assignment", "Batch", "Piece", "evaluation_rows", "locate", "piece_of"]
 
 
 class Batch(NamedTuple):
@@ -32,6 +32,24 @@ class Batch(NamedTuple):
             ``drop``.
     """
 
+    rows: NDArray[np.int64]
+    weights: NDArray[np.float32] | None
+
+
+#: A batch of no rows.
+EMPTY: Final = Batch(np.zeros(0, np.int64), np.zeros(0, np.float32))
+
+
+class Piece(NamedTuple):
+    """Rows of one rank that are read together, from packed records.
+
+    Attributes:
+        records: int64 [k], numbers of records in the split.
+        rows: int64 [n], numbers of rows, counted over these records.
+        weights: float32 [n], or `None`, as of a `Batch`.
+    """
+
+    records: NDArray[np.int64]
     rows: NDArray[np.int64]
     weights: NDArray[np.float32] | None
 
@@ -158,28 +176,53 @@ class Assignment:
         for step in range(start_step, self.steps_per_epoch):
             yield self._slice(order, step)
 
-    def pieces(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
-        """Yield the rows of `epoch`, in order, cut where the order's windows end.
+    @property
+    def pieces_per_epoch(self) -> int:
+        """Pieces of one epoch, equal on all ranks; of some a rank has no rows."""
+        return len(self._order(0).ends) + (self.remainder == "pad")
 
-        The rows of a piece lie in the few records of one window, so that each is read once.
+    def piece(self, epoch: int, number: int, start_step: int = 0) -> Piece:
+        """Return this rank's rows of one window of the order, or of the batch that is filled up.
+
+        All pieces of an epoch, one after the other, are its batches; they are cut where the order's
+        windows end, so that the rows of a piece lie in few records. Only where records hold several
+        rows.
 
         Args:
             epoch: number of the epoch, from 0.
-            start_step: the first step.
+            number: number of the piece, 0 ≤ number < pieces_per_epoch.
+            start_step: what comes before this step is left out.
         """
         self._check_step(start_step, self.steps_per_epoch)
         order = self._order(epoch)
+        if number == len(order.ends):
+            return self._last_piece(order, start_step)
         size, local = self.global_batch_size, self.local_batch_size
-        begin, stop = start_step * size, self.rows // size * size
-        for end in np.minimum(order.ends, stop).tolist():
-            if begin < end:
-                positions = np.arange(begin, end)
-                rows = order.take(begin, end)[positions % size // local == self.rank]
-                weights = None if self.remainder == "drop" else np.ones(len(rows), np.float32)
-                yield Batch(rows, weights)
-                begin = end
-        if stop // size < self.steps_per_epoch and start_step < self.steps_per_epoch:
-            yield self._slice(order, self.steps_per_epoch - 1)
+        window_begin = int(order.ends[number - 1]) if number else 0
+        begin = max(window_begin, start_step * size)
+        end = min(int(order.ends[number]), self.rows // size * size)
+        if begin >= end:
+            return piece_of(EMPTY, self._record_rows)
+        records, rows = order.window(number)
+        rows = rows[begin - window_begin : end - window_begin]
+        if self.world_size > 1:
+            rows = rows[np.arange(begin, end) % size // local == self.rank]
+        weights = None if self.remainder == "drop" else np.ones(len(rows), np.float32)
+        piece = Piece(records, rows, weights)
+        # rows that are mixed lie in all records of their window, others in a few
+        is_whole = self.shuffle and len(rows)
+        return piece if is_whole else _without_unused(piece, self._record_rows[records])
+
+    def _last_piece(self, order: Order, start_step: int) -> Piece:
+        """Return the last batch where it is filled up."""
+        full, last = self.rows // self.global_batch_size, self.steps_per_epoch - 1
+        is_empty = last < max(full, start_step)
+        batch = EMPTY if is_empty else self._slice(order, last)
+        return piece_of(batch, self._record_rows)
+
+    @property
+    def _record_rows(self) -> NDArray[np.int64]:
+        return pack_rows(self.shard_rows, self.rows_per_record)
 
     def _order(self, epoch: int) -> Order:
         packs = (self.shard_rows, self.rows_per_record) if self.rows_per_record > 1 else None
@@ -205,6 +248,26 @@ class Assignment:
                 [mine, np.full(local - mine.size, order.take(begin, begin + 1)[0], np.int64)]
             )
         return Batch(mine, weights)
+
+
+def piece_of(batch: Batch, record_rows: NDArray[np.int64]) -> Piece:
+    """Return the records that hold the rows of a batch, each once, and where the rows lie in them.
+
+    Args:
+        batch: any rows of the split.
+        record_rows: int64 [records], rows of each record of the split.
+    """
+    every = Piece(np.arange(len(record_rows)), batch.rows, batch.weights)
+    return _without_unused(every, record_rows)
+
+
+def _without_unused(piece: Piece, record_rows: NDArray[np.int64]) -> Piece:
+    """Return the piece without the records in which none of its rows lies."""
+    at, within = locate(piece.rows, record_rows)
+    used, which = np.unique(at, return_inverse=True)
+    counts = record_rows[used]
+    rows = (np.cumsum(counts) - counts)[which] + within
+    return Piece(piece.records[used], rows, piece.weights)
 
 
 def evaluation_rows(rows: int, world_size: int, rank: int) -> range:

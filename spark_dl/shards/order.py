@@ -36,6 +36,14 @@ class Order(Protocol):
     def take(self, begin: int, end: int) -> NDArray[np.int64]:
         """Return the rows at the positions from `begin` to before `end`, int64 [n]."""
 
+    def window(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return a window as it is read.
+
+        Returns:
+            numbers of its records, int64 [k], and of its rows, in order, counted over these
+            records, int64 [n].
+        """
+
 
 def pack_rows(shard_rows: Sequence[int], rows_per_record: int) -> NDArray[np.int64]:
     """Return the number of rows of each record of a split, int64 [records].
@@ -96,6 +104,10 @@ class _RowOrder:
     def take(self, begin: int, end: int) -> NDArray[np.int64]:
         return self._order[begin:end]
 
+    def window(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        del number  # there is one only
+        return self._order, np.arange(len(self._order))
+
 
 class _PackOrder:
     """Packs come in any order; the rows of `WINDOW_PACKS` of them are mixed. 24 bytes a pack."""
@@ -105,29 +117,39 @@ class _PackOrder:
         if shuffle:
             packs = _random(seed, epoch).permutation(len(rows))
         starts = np.cumsum(rows) - rows
-        self._starts, self._rows = starts[packs], rows[packs]
+        self._packs, self._starts, self._rows = packs, starts[packs], rows[packs]
         ends = np.cumsum(self._rows)
         self.ends = ends[
             np.minimum(np.arange(WINDOW_PACKS, len(packs) + WINDOW_PACKS, WINDOW_PACKS), len(packs))
             - 1
         ]
         self._seed, self._epoch, self._shuffle = seed, epoch, shuffle
-        self._window = lru_cache(maxsize=2)(self._make_window)
+        self.window = lru_cache(maxsize=2)(self._make_window)
 
     def take(self, begin: int, end: int) -> NDArray[np.int64]:
         if begin >= end:
             return np.zeros(0, np.int64)
         first, last = np.searchsorted(self.ends, [begin, end - 1], side="right").tolist()
-        rows = np.concatenate([self._window(window) for window in range(first, last + 1)])
+        rows = np.concatenate([self._rows_of(window) for window in range(first, last + 1)])
         offset = int(self.ends[first - 1]) if first else 0
         return rows[begin - offset : end - offset]
 
-    def _make_window(self, window: int) -> NDArray[np.int64]:
-        mine = slice(window * WINDOW_PACKS, (window + 1) * WINDOW_PACKS)
+    def _rows_of(self, number: int) -> NDArray[np.int64]:
+        """Return the numbers of a window's rows in the split, in order."""
+        mine = _packs_of(number)
         counts = self._rows[mine]
-        within = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
-        rows: NDArray[np.int64] = np.repeat(self._starts[mine], counts) + within
-        if not self._shuffle:
-            return rows
-        mixed: NDArray[np.int64] = _random(self._seed, self._epoch, window + 1).permutation(rows)
-        return mixed
+        shifts = self._starts[mine] - (np.cumsum(counts) - counts)
+        within = self.window(number)[1]
+        rows: NDArray[np.int64] = within + np.repeat(shifts, counts)[within]
+        return rows
+
+    def _make_window(self, number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        mine = _packs_of(number)
+        rows = np.arange(int(self._rows[mine].sum()))
+        if self._shuffle:
+            _random(self._seed, self._epoch, number + 1).shuffle(rows)
+        return self._packs[mine], rows
+
+
+def _packs_of(window: int) -> slice:
+    return slice(window * WINDOW_PACKS, (window + 1) * WINDOW_PACKS)

@@ -42,7 +42,6 @@ _COMMAND: Final = "import sys; from spark_dl.testing.nursery import main; main(s
 _ENVIRON: Final = {
     "TF_CPP_MIN_LOG_LEVEL": "2",
     "OMP_NUM_THREADS": "1",
-    "CUDA_VISIBLE_DEVICES": "",
 }
 
 

@@ -31,6 +31,7 @@ def run_ranks(
     value: object,
     *,
     world_size: int,
+    gpus: str = "",
     timeout_s: float = 240.0,
 ) -> list[dict[str, Any]]:
     """Run a function in child processes as a cluster would, on loopback.
@@ -42,6 +43,7 @@ def run_ranks(
         function: ``function(value, context) -> JSON-able dict``; see `ChildContext`.
         value: a picklable value.
         world_size: number of ranks.
+        gpus: ``CUDA_VISIBLE_DEVICES`` of every rank, by default none.
         timeout_s: deadline of the whole.
 
     Returns:
@@ -52,21 +54,21 @@ def run_ranks(
         TimeoutExpiredError: the deadline passed.
     """
     job = pickle_by_value((function, value))
-    request = (job, world_size, timeout_s)
+    request = (job, world_size, gpus, timeout_s)
     found: list[dict[str, Any]] = nursery(PRELOAD).call(
         _run_here, request, timeout_s=timeout_s + _GRACE_S
     )
     return found
 
 
-def _run_here(request: tuple[bytes, int, float]) -> list[dict[str, Any]]:
+def _run_here(request: tuple[bytes, int, str, float]) -> list[dict[str, Any]]:
     """Start the ranks as children of this process, which is forked from the nursery."""
-    job, world_size, timeout_s = request
+    job, world_size, gpus, timeout_s = request
     news: queue.SimpleQueue[tuple[int, ChildEvent]] = queue.SimpleQueue()
     with contextlib.ExitStack() as stack:
         holders = [stack.enter_context(PortHolder()) for _ in range(world_size)]
         spec = ClusterSpec(tuple(f"{_HOST}:{holder.port}" for holder in holders))
-        children = [_start(rank, news) for rank in range(world_size)]
+        children = [_start(rank, news, gpus) for rank in range(world_size)]
         for rank, child in enumerate(children):
             stack.callback(child.close)
             context = {
@@ -80,14 +82,14 @@ def _run_here(request: tuple[bytes, int, float]) -> list[dict[str, Any]]:
         return _collect(children, news, time.monotonic() + timeout_s, timeout_s)
 
 
-def _start(rank: int, news: queue.SimpleQueue[tuple[int, ChildEvent]]) -> ChildProcess:
+def _start(rank: int, news: queue.SimpleQueue[tuple[int, ChildEvent]], gpus: str) -> ChildProcess:
     environ = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "TF_GRPC_REUSE_PORT": "true",
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
+        "CUDA_VISIBLE_DEVICES": gpus,
     }
     return ChildProcess(
         environ=environ,

@@ -12,7 +12,6 @@ import mmap
 import os
 import struct
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -21,17 +20,17 @@ import tensorflow as tf
 
 from spark_dl.errors import ShardError
 from spark_dl.schema import tensors
-from spark_dl.shards.assignment import Batch, locate
+from spark_dl.shards.assignment import EMPTY, Batch, locate, piece_of
 from spark_dl.shards.order import WINDOW_PACKS, pack_rows
 from spark_dl.storage import is_local, join, normalise
 from spark_dl.storage.cache import HostCache
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from spark_dl.schema import FeatureSpec
     from spark_dl.shards import Shard
-    from spark_dl.shards.assignment import Assignment
+    from spark_dl.shards.assignment import Assignment, Piece
 
 __all__ = ["ShardReader", "evaluation_dataset", "training_dataset"]
 
@@ -76,26 +75,21 @@ class ShardReader:
         ]
         self._shard_records = [len(index) for index in indices]
         self._spans = np.concatenate(indices) if indices else np.zeros((0, 2), np.int64)
-        self._record_rows = pack_rows([shard.rows for shard in shards], rows_per_record)
+        self.record_rows = pack_rows([shard.rows for shard in shards], rows_per_record)
 
     def __len__(self) -> int:
         """Return the number of rows."""
-        return int(self._record_rows.sum())
+        return int(self.record_rows.sum())
 
-    def read(self, records: npt.NDArray[np.int64]) -> list[bytes]:
-        """Return the records of the given numbers, in their order."""
+    def read(self, records: npt.NDArray[np.int64]) -> npt.NDArray[np.object_]:
+        """Return the records of the given numbers, in their order: bytes [n]."""
         shards, _ = locate(records, self._shard_records)
-        return [
+        found = np.empty(len(records), object)
+        found[:] = [
             self._maps[s][start:end]
             for s, (start, end) in zip(shards.tolist(), self._spans[records].tolist(), strict=True)
         ]
-
-    def read_rows(self, rows: npt.NDArray[np.int64]) -> tuple[list[bytes], npt.NDArray[np.int64]]:
-        """Return the records that hold the given rows, each once, and the rows' numbers in them."""
-        records, within = locate(rows, self._record_rows)
-        wanted, which = np.unique(records, return_inverse=True)
-        counts = self._record_rows[wanted]
-        return self.read(wanted), (np.cumsum(counts) - counts)[which] + within
+        return found
 
 
 def _open_all(
@@ -164,9 +158,9 @@ def _index(data: mmap.mmap | bytes, shard: Shard, rows_per_record: int) -> npt.N
     return np.array(spans, np.int64).reshape(-1, 2)
 
 
-Records = list[bytes]
-Rows = npt.NDArray[np.int64]
-Weights = npt.NDArray[np.float32]
+Arrays = tuple["npt.NDArray[Any] | None", ...]
+#: Number of pieces, and what gives each.
+Pieces = tuple[int, "Callable[[int], Piece]"]
 
 
 def _decoder(spec: FeatureSpec, *, bare: bool) -> Callable[..., tuple[Any, ...]]:
@@ -213,32 +207,76 @@ def training_dataset(
         A dataset of ``(features, label)`` or ``(features, label, weight)``; every tensor is
         ``[local batch, …]``.
     """
-    weighted = assignment.remainder == "pad"
+    weighted, local = assignment.remainder == "pad", assignment.local_batch_size
     if reader.rows_per_record > 1:
-        local = assignment.local_batch_size
+        cut = _by_batches if _is_ragged(spec) else _by_windows
+        pieces = cut(assignment, epochs, step)
+        return _packed(reader, pieces, spec, bare=bare, batch_size=local, weighted=weighted)
+    steps = range(step, len(epochs) * assignment.steps_per_epoch)
 
-        def pieces() -> Iterator[Batch]:
-            for epoch in epochs:
-                cut = assignment.epoch if _is_ragged(spec) else assignment.pieces
-                yield from cut(epoch, step if epoch == epochs.start else 0)
+    def read(number: int) -> Arrays:
+        epoch, own_step = divmod(steps[number], assignment.steps_per_epoch)
+        rows, weights = assignment.batch(epochs[epoch], own_step)
+        records = reader.read(rows)
+        return (records, weights) if weighted else (records,)
 
-        return (
-            _packed(reader, pieces, spec, batch_size=local, weighted=weighted)
-            .map(_decoder(spec, bare=bare))
-            .prefetch(_READ_AHEAD)
-        )
-
-    def batches() -> Iterator[tuple[Records] | tuple[Records, Weights | None]]:
-        for epoch in epochs:
-            for batch in assignment.epoch(epoch, step if epoch == epochs.start else 0):
-                records = reader.read(batch.rows)
-                yield (records, batch.weights) if weighted else (records,)
-
-    signature = [tf.TensorSpec([assignment.local_batch_size], tf.string)]
-    if weighted:
-        signature.append(tf.TensorSpec([assignment.local_batch_size], tf.float32))
-    source = tf.data.Dataset.from_generator(batches, output_signature=tuple(signature))
+    dtypes = (tf.string, tf.float32) if weighted else (tf.string,)
+    source = _source(len(steps), read, dtypes, num_rows=local)
     return source.map(_record_decoder(spec, bare=bare)).prefetch(_READ_AHEAD)
+
+
+def _by_windows(assignment: Assignment, epochs: range, step: int) -> Pieces:
+    """Return the pieces of some epochs, cut where windows of the order end."""
+    size = assignment.pieces_per_epoch
+
+    def piece(number: int) -> Piece:
+        epoch, own = divmod(number, size)
+        return assignment.piece(epochs[epoch], own, 0 if epoch else step)
+
+    return len(epochs) * size, piece
+
+
+def _by_batches(assignment: Assignment, epochs: range, step: int) -> Pieces:
+    """Return the pieces of some epochs, of whole batches."""
+    length = _batches_together(assignment.rows_per_record, assignment.local_batch_size)
+    record_rows = pack_rows(assignment.shard_rows, assignment.rows_per_record)
+    steps = assignment.steps_per_epoch
+    size = -(-steps // length)
+
+    def piece(number: int) -> Piece:
+        epoch, own = divmod(number, size)
+        mine = range(own * length, min((own + 1) * length, steps))
+        batches = [assignment.batch(epochs[epoch], one) for one in mine if epoch > 0 or one >= step]
+        rows, weights = zip(*(batches or [EMPTY]), strict=True)
+        weighted = None if weights[0] is None else np.concatenate(weights)
+        return piece_of(Batch(np.concatenate(rows), weighted), record_rows)
+
+    return len(epochs) * size, piece
+
+
+def _batches_together(rows_per_record: int, batch_size: int) -> int:
+    """Return how many batches have about as many rows as a window."""
+    return max(WINDOW_PACKS * rows_per_record // batch_size, 1)
+
+
+def _source(
+    count: int,
+    read: Callable[[int], Arrays],
+    dtypes: tuple[tf.DType, ...],
+    num_rows: int | None = None,
+) -> tf.data.Dataset:
+    """Return what `read` gives for each number below `count`, in order: arrays ``[num_rows]``.
+
+    Not by `tf.data.Dataset.from_generator`: its op sets M_TRIM_THRESHOLD, so that malloc gives
+    large blocks back to the kernel at once, to take them again. Whatever computes with large
+    tensors in this process would be slower for it, the model's own steps too.
+    """
+
+    def element(number: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        found = tf.numpy_function(lambda one: read(int(one)), [number], dtypes)
+        return tuple(tf.ensure_shape(value, [num_rows]) for value in found)
+
+    return tf.data.Dataset.range(count).map(element)
 
 
 def _is_ragged(spec: FeatureSpec) -> bool:
@@ -247,63 +285,44 @@ def _is_ragged(spec: FeatureSpec) -> bool:
 
 def _packed(
     reader: ShardReader,
-    pieces: Callable[[], Iterator[Batch]],
+    pieces: Pieces,
     spec: FeatureSpec,
     *,
+    bare: bool,
     batch_size: int,
     weighted: bool = False,
 ) -> tf.data.Dataset:
-    """Return the parsed features of batches, from packed shards.
+    """Return batches from packed shards.
 
-    A piece is what is read and parsed at once, and the batches are cut from the pieces; or, where a
-    column's length varies, gathered whole from a few of them: such rows cannot be concatenated.
+    A piece is what is read, parsed and decoded at once, and the batches are cut from the pieces.
+    Where a column's length varies, a piece must be of whole batches, which are decoded one by one:
+    rows are filled up to the longest of their batch.
     """
-    ragged = _is_ragged(spec)
+    decode = _decoder(spec, bare=bare)
+    count, piece = pieces
 
-    def windows() -> Iterator[tuple[Records, Rows] | tuple[Records, Rows, Weights]]:
-        for piece in _together(pieces(), reader.rows_per_record) if ragged else pieces():
-            if len(piece.rows):
-                records, rows = reader.read_rows(piece.rows)
-                yield (records, rows) if piece.weights is None else (records, rows, piece.weights)
+    def read(number: int) -> Arrays:
+        records, rows, weights = piece(number)
+        # TensorFlow gathers by 32 bits faster; a few records hold no more rows than that
+        read = reader.read(records), rows.astype(np.int32)
+        return (*read, weights) if weighted else read
 
     def parse(records: tf.Tensor, rows: tf.Tensor, *factors: tf.Tensor) -> tuple[Any, ...]:
         return (tensors.packed_rows(records, rows, spec), *factors)
 
-    signature = [tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.int64)]
-    if weighted:
-        signature.append(tf.TensorSpec([None], tf.float32))
-    source = tf.data.Dataset.from_generator(windows, output_signature=tuple(signature))
-    parsed = source.map(parse, num_parallel_calls=_PARSERS, deterministic=True)
-    if not ragged:
-        return parsed.rebatch(batch_size)
-    return parsed.flat_map(
+    dtypes = (tf.string, tf.int32, tf.float32) if weighted else (tf.string, tf.int32)
+    source = _source(count, read, dtypes)
+    source = source.filter(lambda records, *_: tf.size(records) > 0)
+    settings = {"num_parallel_calls": _PARSERS, "deterministic": True}
+    if not _is_ragged(spec):
+        decoded = source.map(lambda *read: decode(*parse(*read)), **settings)
+        return decoded.rebatch(batch_size).prefetch(_READ_AHEAD)
+    batches = source.map(parse, **settings).flat_map(
         lambda *rows: tf.data.Dataset.from_tensor_slices(
             tf.nest.map_structure(lambda value: _stacked(value, batch_size), rows)
         )
     )
-
-
-def _together(batches: Iterator[Batch], rows_per_record: int) -> Iterator[Batch]:
-    """Join whole batches to pieces of about a window's rows; a shorter last batch stays alone."""
-    held: list[Batch] = []
-    for batch in batches:
-        rows = sum(len(one.rows) for one in held)
-        if held and (
-            len(batch.rows) != len(held[0].rows) or rows >= WINDOW_PACKS * rows_per_record
-        ):
-            yield _joined(held)
-            held = []
-        held.append(batch)
-    if held:
-        yield _joined(held)
-
-
-def _joined(batches: Sequence[Batch]) -> Batch:
-    weights = [batch.weights for batch in batches if batch.weights is not None]
-    return Batch(
-        np.concatenate([batch.rows for batch in batches]),
-        np.concatenate(weights) if weights else None,
-    )
+    return batches.map(decode).prefetch(_READ_AHEAD)
 
 
 def _stacked(value: Any, batch_size: int) -> Any:  # noqa: ANN401  tensorflow has no types
@@ -330,18 +349,28 @@ def evaluation_dataset(
     """
     starts = range(rows.start, rows.stop, batch_size)
 
-    def batches() -> Iterator[Batch]:
-        for start in starts:
-            yield Batch(np.arange(start, min(start + batch_size, rows.stop)), None)
+    def read(number: int) -> Arrays:
+        start = starts[number]
+        return (reader.read(np.arange(start, min(start + batch_size, rows.stop))),)
 
     if reader.rows_per_record > 1:
-        joined = partial(_together, rows_per_record=reader.rows_per_record)
-        parsed = _packed(reader, lambda: joined(batches()), spec, batch_size=batch_size)
-        decoded = parsed.map(_decoder(spec, bare=bare)).prefetch(_READ_AHEAD)
+        pieces = _in_order(reader, rows, batch_size)
+        decoded = _packed(reader, pieces, spec, bare=bare, batch_size=batch_size)
     else:
-        source = tf.data.Dataset.from_generator(
-            lambda: (reader.read(batch.rows) for batch in batches()),
-            output_signature=tf.TensorSpec([None], tf.string),
-        )
+        source = _source(len(starts), read, (tf.string,))
         decoded = source.map(_record_decoder(spec, bare=bare)).prefetch(_READ_AHEAD)
     return decoded.apply(tf.data.experimental.assert_cardinality(len(starts)))
+
+
+def _in_order(reader: ShardReader, rows: range, batch_size: int) -> Pieces:
+    """Return the pieces of rows in order, each of whole batches; a shorter last one is alone."""
+    length = _batches_together(reader.rows_per_record, batch_size) * batch_size
+    full = rows[: len(rows) // batch_size * batch_size]
+    ends = [*full[length::length], full.stop]
+
+    def piece(number: int) -> Piece:
+        begin = ends[number - 1] if number else rows.start
+        end = ends[number] if number < len(ends) else rows.stop
+        return piece_of(Batch(np.arange(begin, end), None), reader.record_rows)
+
+    return len(ends) + 1, piece

@@ -23,6 +23,7 @@ from spark_dl.cluster.resources import (
     SlotFacts,
     choose_num_workers,
     expected_slots,
+    refuse_shared_gpus,
     refuse_unsupported,
 )
 from spark_dl.cluster.select import ExecutorFacts, choose_backend
@@ -221,6 +222,16 @@ def test_more_workers_than_slots_are_refused():
 def test_settings_that_cannot_work_are_refused_by_name(conf, names):
     with pytest.raises(ConfigError, match=names):
         refuse_unsupported(conf)
+
+
+def test_workers_that_may_share_a_gpu_are_refused():
+    conf = {"spark.task.resource.gpu.amount": "0.25"}
+    with pytest.raises(ConfigError, match=r"set cluster\.gpus_per_worker=1"):
+        refuse_shared_gpus(conf, 2)
+    refuse_shared_gpus(conf, 1)
+    refuse_shared_gpus(conf, 2, WorkerResources(gpus=1))
+    refuse_shared_gpus({"spark.task.resource.gpu.amount": "2"}, 2)
+    refuse_shared_gpus({}, 2)
 
 
 def facts(**versions):

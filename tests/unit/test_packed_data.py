@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from spark_dl.errors import ConfigError
 from spark_dl.schema import Role, SpecEntry
-from spark_dl.shards.assignment import Assignment, evaluation_rows
+from spark_dl.shards.assignment import Assignment, Batch, evaluation_rows
 from spark_dl.shards.order import WINDOW_PACKS, order_of, pack_rows
 from spark_dl.testing.shards import write_shards
 
@@ -70,6 +70,14 @@ def test_an_order_of_packs_mixes_packs_and_rows_and_no_epoch_is_like_another():
     )
 
 
+def whole(piece):
+    """Return a piece with the numbers that its rows have in the split."""
+    counts = pack_rows((200, 0, 133), 7)
+    starts = np.cumsum(counts) - counts
+    rows = [np.arange(starts[record], starts[record] + counts[record]) for record in piece.records]
+    return Batch(np.concatenate([np.zeros(0, np.int64), *rows])[piece.rows], piece.weights)
+
+
 def assigned(world_size, rank, shard_rows=(200, 0, 133), size=7, **settings):
     return Assignment(
         rows=ROWS,
@@ -97,7 +105,8 @@ def test_pieces_are_the_batches_and_any_number_of_ranks_sees_the_same_steps(
         assert np.concatenate([rank[step].rows for rank in ranks]).tolist() == batch.rows.tolist()
     for rank in range(world_size):
         mine = assigned(world_size, rank, **settings)
-        batches, pieces = list(mine.epoch(2, start)), list(mine.pieces(2, start))
+        batches = list(mine.epoch(2, start))
+        pieces = [whole(mine.piece(2, n, start)) for n in range(mine.pieces_per_epoch)]
         for at in range(2 if remainder == "pad" else 1):
             joined = [
                 np.concatenate([one[at] for one in some] or [np.zeros(0)])
@@ -153,6 +162,30 @@ def test_training_batches_are_those_of_the_assignment(packed, world_size, remain
             check(batch, wanted.rows)
             if remainder == "pad":
                 assert batch[2].numpy().tolist() == wanted.weights.tolist()
+
+
+def test_no_op_that_changes_how_malloc_works_is_used(packed):
+    """TensorFlow's generator op sets M_TRIM_THRESHOLD, which makes steps on large tensors slow."""
+    import tensorflow as tf
+
+    from spark_dl.training.data import evaluation_dataset, training_dataset
+
+    reader, manifest = packed
+    shard_rows = tuple(shard.rows for shard in manifest.shards)
+    mine = assigned(1, 0, shard_rows)
+    datasets = [
+        training_dataset(reader, mine, manifest.spec, epochs=range(2), bare=False),
+        evaluation_dataset(reader, manifest.spec, range(ROWS), batch_size=10, bare=False),
+    ]
+    generator = tf.data.Dataset.from_generator(lambda: [1], output_signature=tf.TensorSpec([]))
+    *graphs, other = [
+        dataset._as_serialized_graph(
+            external_state_policy=tf.data.experimental.ExternalStatePolicy.IGNORE
+        ).numpy()
+        for dataset in (*datasets, generator)
+    ]
+    assert b"GeneratorDataset" in other
+    assert not any(b"GeneratorDataset" in graph for graph in graphs)
 
 
 @pytest.mark.parametrize(("world_size", "batch_size"), [(1, 10), (5, 67)])
