@@ -30,7 +30,7 @@ from spark_dl.cluster.codec import (
 )
 from spark_dl.cluster.containers import container_facts
 from spark_dl.cluster.oom import oom_kills
-from spark_dl.cluster.process import ChildEvent, ChildProcess
+from spark_dl.cluster.process import MALLOC, ChildEvent, ChildProcess
 from spark_dl.errors import ClusterError, RankFailure
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ class Agent:
         ]
         inherited = {name: value for name, value in os.environ.items() if name not in _SECRETS}
         return {
+            **MALLOC,
             **inherited,
             "PYTHONPATH": os.pathsep.join(filter(None, folders)),
             "PYTHONFAULTHANDLER": "1",

@@ -20,7 +20,12 @@ from spark_dl.errors import TimeoutExpiredError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["ChildEvent", "ChildProcess", "Process"]
+__all__ = ["MALLOC", "ChildEvent", "ChildProcess", "Process"]
+
+#: How glibc's malloc works in a child, read when it starts: large blocks lie on huge pages, where
+#: the kernel gives them to those who ask. Steps on tensors of tens of MB spend up to a third of
+#: their time on page faults otherwise.
+MALLOC: Final = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 
 _TAIL_LINES: Final = 30
 _MAX_LINE_CHARS: Final = 2000

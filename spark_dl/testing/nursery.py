@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 import cloudpickle
 
 from spark_dl.cluster import child
+from spark_dl.cluster.process import MALLOC
 from spark_dl.cluster.shipping import pickle_by_value
 from spark_dl.errors import InternalError, TimeoutExpiredError
 
@@ -63,7 +64,7 @@ class Nursery:
                     *(sys.executable, "-u", "-c", _COMMAND),
                     *(str(theirs.fileno()), str(os.getpid()), ",".join(modules)),
                 ],
-                env={**os.environ, **_ENVIRON, "PYTHONPATH": search_path},
+                env={**MALLOC, **os.environ, **_ENVIRON, "PYTHONPATH": search_path},
                 stdin=subprocess.DEVNULL,
                 # what TensorFlow says at its import; what hosts and children say has other ways
                 stdout=subprocess.DEVNULL,

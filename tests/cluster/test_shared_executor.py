@@ -90,6 +90,7 @@ def describe(value, context):
         "cores": context.cores,
         "threads": os.environ["OMP_NUM_THREADS"],
         "gpus": os.environ["CUDA_VISIBLE_DEVICES"],
+        "malloc": os.environ["GLIBC_TUNABLES"],
     }
 
 
@@ -121,7 +122,14 @@ def test_one_worker_gets_all_cores_of_its_executor(launched, one_executor_spark)
         one_executor_spark, None, timeout_s=60, busy_timeout_s=60, resources=whole
     )
     assert choose_num_workers(None, facts) == 1
-    assert launched(1, whole) == [{"cores": 2, "threads": "2", "gpus": ""}]
+    assert launched(1, whole) == [
+        {
+            "cores": 2,
+            "threads": "2",
+            "gpus": "",
+            "malloc": "glibc.malloc.hugetlb=1",
+        }
+    ]
 
 
 def test_more_whole_executors_than_there_are_is_refused_at_once(one_executor_spark):
