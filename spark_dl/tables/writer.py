@@ -247,6 +247,7 @@ def _write_files(df: DataFrame, path: str, output: OutputConfig, scoring_id: str
         rows = _rows_of(df, path, output, scoring_id)
         if rows:
             return WrittenTable(path=path, rows=rows, version=None, already_written=True)
+    _drop_unfinished(storage, path)
     seen = Observation()
     # Spark would empty the table before it computes the rows that replace it
     replaces = output.mode == "overwrite" and storage.exists(path)
@@ -264,6 +265,18 @@ def _write_files(df: DataFrame, path: str, output: OutputConfig, scoring_id: str
         storage.commit(target, path)
         df.sparkSession.catalog.refreshByPath(spark_uri(path))
     return WrittenTable(path=path, rows=int(seen.get["rows"]), version=None)
+
+
+def _drop_unfinished(storage: Storage, path: str) -> None:
+    """Remove what a killed job has written and not committed.
+
+    Hadoop's committer takes in whatever tasks it finds there, so that the next job to append would
+    bring these rows back, beside its own.
+    """
+    unfinished = join(path, "_temporary")
+    if storage.exists(unfinished):
+        logger.warning("%s is what a job that did not end left behind: it is removed", unfinished)
+        storage.remove(unfinished)
 
 
 def _rows_of(df: DataFrame, path: str, output: OutputConfig, scoring_id: str) -> int:

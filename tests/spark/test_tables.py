@@ -176,6 +176,20 @@ def test_a_rerun_adds_nothing(spark, predictions, tmp_path, form, caplog):
     assert_df_equality(found, expected, ignore_nullable=True, ignore_row_order=True)
 
 
+def test_what_a_killed_job_left_is_not_taken_in(spark, predictions, tmp_path, caplog):
+    """Its tasks lie where the next job's committer looks for its own."""
+    path = tmp_path / "out"
+    write(predictions("a", 1), path, "a", format="parquet")
+    left = path / "_temporary" / "0" / "task_202611260000000000000_0001_m_000007"
+    predictions("b", 2).coalesce(1).write.parquet(str(tmp_path / "other"))
+    (part,) = (tmp_path / "other").glob("part-*")
+    left.mkdir(parents=True)
+    part.rename(left / part.name)
+    write(predictions("b", 2, 3), path, "b", format="parquet")
+    assert ids(spark.read.parquet(str(path))) == [1, 2, 3]
+    assert "a job that did not end left behind" in caplog.text
+
+
 @pytest.mark.parametrize("form", ["delta", "parquet"])
 def test_overwrite_replaces_the_rows(spark, predictions, tmp_path, form):
     path = tmp_path / "out"
