@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import os
 import socket
 import sys
@@ -104,19 +105,29 @@ def cluster_spark(_use: Callable[..., SparkSession]) -> SparkSession:
 
 
 @pytest.fixture(scope="session")
+def _gpus_of_script(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, str]]:
+    """Give the settings of a worker, and its executor, with the GPUs that a script names."""
+
+    def settings(*addresses: str) -> dict[str, str]:
+        script = tmp_path_factory.mktemp("gpus") / "discover"
+        found = json.dumps({"name": "gpu", "addresses": addresses})
+        script.write_text(f"#!/bin/sh\necho '{found}'\n")
+        script.chmod(0o755)
+        return {
+            "worker.resource.gpu.amount": str(len(addresses)),
+            "worker.resource.gpu.discoveryScript": str(script),
+            "executor.resource.gpu.amount": str(len(addresses)),
+        }
+
+    return settings
+
+
+@pytest.fixture(scope="session")
 def one_executor_spark(
-    _use: Callable[..., SparkSession], tmp_path_factory: pytest.TempPathFactory
+    _use: Callable[..., SparkSession], _gpus_of_script: Callable[..., dict[str, str]]
 ) -> SparkSession:
     """One real executor with two cores, which two ranks can share, and two GPUs that are none."""
-    script = tmp_path_factory.mktemp("gpus") / "discover"
-    script.write_text("""#!/bin/sh\necho '{"name": "gpu", "addresses": ["3", "5"]}'\n""")
-    script.chmod(0o755)
-    gpus = {
-        "worker.resource.gpu.amount": "2",
-        "worker.resource.gpu.discoveryScript": str(script),
-        "executor.resource.gpu.amount": "2",
-    }
-    return _use(SESSIONS["one_executor_spark"], **gpus)
+    return _use(SESSIONS["one_executor_spark"], **_gpus_of_script("3", "5"))
 
 
 @pytest.fixture(scope="module")

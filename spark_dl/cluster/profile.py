@@ -38,8 +38,7 @@ class WorkerResources:
 
     def may_share_gpus(self, conf: Mapping[str, str]) -> bool:
         """Return whether Spark may give one GPU to several workers."""
-        amount = "0" if self.gpus is not None else conf.get(_GPU_AMOUNT, "0")
-        return 0 < float(amount) < 1
+        return self.gpus is None and 0 < float(conf.get(_GPU_AMOUNT, "0")) < 1
 
     def task_cpus(self, conf: Mapping[str, str]) -> int:
         """Return the cores of a worker under an application's configuration."""

@@ -8,6 +8,7 @@ ranks: rank ``r`` takes the ``r``-th contiguous slice of the global batch. So an
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import numpy as np
@@ -36,10 +37,6 @@ class Batch(NamedTuple):
     weights: NDArray[np.float32] | None
 
 
-#: A batch of no rows.
-EMPTY: Final = Batch(np.zeros(0, np.int64), np.zeros(0, np.float32))
-
-
 class Piece(NamedTuple):
     """Rows of one rank that are read together, from packed records.
 
@@ -52,6 +49,10 @@ class Piece(NamedTuple):
     records: NDArray[np.int64]
     rows: NDArray[np.int64]
     weights: NDArray[np.float32] | None
+
+
+#: A piece without rows.
+EMPTY: Final = Piece(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +203,7 @@ class Assignment:
         begin = max(window_begin, start_step * size)
         end = min(int(order.ends[number]), self.rows // size * size)
         if begin >= end:
-            return piece_of(EMPTY, self._record_rows)
+            return EMPTY
         records, rows = order.window(number)
         rows = rows[begin - window_begin : end - window_begin]
         if self.world_size > 1:
@@ -211,17 +212,18 @@ class Assignment:
         piece = Piece(records, rows, weights)
         # rows that are mixed lie in all records of their window, others in a few
         is_whole = self.shuffle and len(rows)
-        return piece if is_whole else _without_unused(piece, self._record_rows[records])
+        return piece if is_whole else _without_unused(piece, self.record_rows[records])
 
     def _last_piece(self, order: Order, start_step: int) -> Piece:
         """Return the last batch where it is filled up."""
         full, last = self.rows // self.global_batch_size, self.steps_per_epoch - 1
-        is_empty = last < max(full, start_step)
-        batch = EMPTY if is_empty else self._slice(order, last)
-        return piece_of(batch, self._record_rows)
+        if last < max(full, start_step):
+            return EMPTY
+        return piece_of(self._slice(order, last), self.record_rows)
 
-    @property
-    def _record_rows(self) -> NDArray[np.int64]:
+    @cached_property
+    def record_rows(self) -> NDArray[np.int64]:
+        """Rows of each record of the split, int64 [records]."""
         return pack_rows(self.shard_rows, self.rows_per_record)
 
     def _order(self, epoch: int) -> Order:

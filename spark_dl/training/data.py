@@ -239,7 +239,6 @@ def _by_windows(assignment: Assignment, epochs: range, step: int) -> Pieces:
 def _by_batches(assignment: Assignment, epochs: range, step: int) -> Pieces:
     """Return the pieces of some epochs, of whole batches."""
     length = _batches_together(assignment.rows_per_record, assignment.local_batch_size)
-    record_rows = pack_rows(assignment.shard_rows, assignment.rows_per_record)
     steps = assignment.steps_per_epoch
     size = -(-steps // length)
 
@@ -247,9 +246,11 @@ def _by_batches(assignment: Assignment, epochs: range, step: int) -> Pieces:
         epoch, own = divmod(number, size)
         mine = range(own * length, min((own + 1) * length, steps))
         batches = [assignment.batch(epochs[epoch], one) for one in mine if epoch > 0 or one >= step]
-        rows, weights = zip(*(batches or [EMPTY]), strict=True)
+        if not batches:
+            return EMPTY
+        rows, weights = zip(*batches, strict=True)
         weighted = None if weights[0] is None else np.concatenate(weights)
-        return piece_of(Batch(np.concatenate(rows), weighted), record_rows)
+        return piece_of(Batch(np.concatenate(rows), weighted), assignment.record_rows)
 
     return len(epochs) * size, piece
 

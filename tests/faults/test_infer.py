@@ -10,11 +10,10 @@ import textwrap
 import time
 
 import pytest
+from doubling import export_doubling
 
 from spark_dl.config import load_config
 from spark_dl.pipeline import run_infer
-from spark_dl.schema import FeatureSpec, SpecEntry
-from spark_dl.training.export import export_model
 
 pytestmark = [
     # Keras' optional imports and TensorFlow's protobufs warn of their own affairs
@@ -39,12 +38,7 @@ FILES = 60
 
 @pytest.fixture
 def model(tmp_path):
-    import keras
-
-    number = keras.Input((), name="a")
-    score = keras.layers.Rescaling(2.0)(keras.layers.Reshape((1,))(number))
-    spec = FeatureSpec(entries=(SpecEntry(name="a", column="a", dtype="float32"),))
-    return export_model(keras.Model({"a": number}, score), spec, f"{tmp_path}/1", run_id="r")
+    return export_doubling(tmp_path / "1")
 
 
 @pytest.mark.faults

@@ -11,9 +11,7 @@ import textwrap
 import time
 
 import pytest
-
-from spark_dl.schema import FeatureSpec, SpecEntry
-from spark_dl.training.export import export_model
+from doubling import export_doubling
 
 pytestmark = [
     # Keras' optional imports and TensorFlow's protobufs warn of their own affairs
@@ -45,12 +43,7 @@ SCRIPT = """
 
 @pytest.fixture
 def model(tmp_path):
-    import keras
-
-    number = keras.Input((), name="a")
-    score = keras.layers.Rescaling(2.0)(keras.layers.Reshape((1,))(number))
-    spec = FeatureSpec(entries=(SpecEntry(name="a", column="a", dtype="float32"),))
-    return export_model(keras.Model({"a": number}, score), spec, f"{tmp_path}/1", run_id="r")
+    return export_doubling(tmp_path / "1")
 
 
 @pytest.mark.faults

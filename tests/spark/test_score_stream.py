@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from doubling import export_doubling
 
 import spark_dl
 from spark_dl.errors import ConfigError, ModelError
-from spark_dl.schema import FeatureSpec, SpecEntry
-from spark_dl.training.export import export_model
 
 pytestmark = [
     pytest.mark.spark,
@@ -21,13 +20,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    import keras
-
-    number = keras.Input((), name="a")
-    score = keras.layers.Rescaling(2.0)(keras.layers.Reshape((1,))(number))
-    spec = FeatureSpec(entries=(SpecEntry(name="a", column="a", dtype="float32"),))
-    folder = str(tmp_path_factory.mktemp("model") / "1")
-    return export_model(keras.Model({"a": number}, score), spec, folder, run_id="stream-run")
+    return export_doubling(tmp_path_factory.mktemp("model") / "1", run_id="stream-run")
 
 
 def feed(spark, path, first, last):
