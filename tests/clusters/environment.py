@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("CLUSTERS_CACHE") or ROOT / "build" / "clusters")
+#: half of the environment's files, and no program reads them
+HEADERS = "*/tensorflow/include/*"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +84,7 @@ def installed_environment() -> Environment:
         archive = folder / "environment.tar"
         constraints = ROOT / "constraints.txt"
         pins = digest(constraints.read_bytes(), sys.version.encode())
-        content = digest(pins.encode(), wheel.read_bytes())
+        content = digest(pins.encode(), wheel.read_bytes(), HEADERS.encode())
         if not made(folder / "pins", pins):
             run(sys.executable, "-m", "venv", "--clear", str(folder / "venv"))
             run(
@@ -104,6 +106,7 @@ def installed_environment() -> Environment:
             run(
                 *(str(Path(sys.executable).with_name("venv-pack")), "--quiet", "--force"),
                 *("--prefix", str(folder / "venv"), "--output", str(archive)),
+                *("--exclude", HEADERS),
             )
             (folder / "content").write_text(content)
         return Environment(python=str(python), archive=str(archive), wheel=str(wheel))
