@@ -30,6 +30,7 @@ __all__ = [
     "connector_version",
     "container_ends",
     "default_filesystem",
+    "delegation_tokens",
     "delta_jars",
     "ensure_connector",
     "has_class",
@@ -48,6 +49,8 @@ logger = logging.getLogger(__name__)
 CONNECTOR_CLASS: Final = "io.sparkdl.tfrecord.TFRecordSource"
 DELTA_CATALOG: Final = "org.apache.spark.sql.delta.catalog.DeltaCatalog"
 DELTA_EXTENSION: Final = "io.delta.sql.DeltaSparkSessionExtension"
+#: YARN gives it to a driver in cluster mode; it is good for nothing on an executor.
+_OF_THE_APPLICATION_MASTER: Final = "YARN_AM_RM_TOKEN"
 
 _PACKAGE: Final = os.path.dirname(os.path.abspath(__file__))
 
@@ -319,6 +322,30 @@ def container_ends(spark: SparkSession) -> dict[str, str]:
         if container.isDefined() and reason.isDefined():
             ends[str(container.get())] = str(reason.get())
     return ends
+
+
+def delegation_tokens(spark: SparkSession) -> bytes | None:
+    """Return the delegation tokens that Spark's driver holds now, as Hadoop writes them to a file.
+
+    Spark renews them where it was given a keytab, or ``spark.kerberos.renewal.credentials``.
+
+    Returns:
+        `None` where it has none: without Kerberos, and on Spark Connect.
+    """
+    if is_connect(spark):
+        return None
+    jvm: Any = spark.sparkContext._jvm  # noqa: SLF001 (this module's job)
+    security = jvm.org.apache.hadoop.security
+    kept = security.Credentials()
+    held = security.UserGroupInformation.getCurrentUser().getCredentials().getAllTokens()
+    for token in jvm.java.util.ArrayList(held):
+        if token.getKind().toString() != _OF_THE_APPLICATION_MASTER:
+            kept.addToken(token.getService(), token)
+    if not kept.numberOfTokens():
+        return None
+    written = jvm.java.io.ByteArrayOutputStream()
+    kept.writeTokenStorageToStream(jvm.java.io.DataOutputStream(written))
+    return bytes(written.toByteArray())
 
 
 def default_filesystem(spark: SparkSession) -> str:

@@ -27,11 +27,13 @@ from spark_dl.cluster.codec import (
     ChannelRefusedError,
     Message,
     connect,
+    unseal,
 )
 from spark_dl.cluster.containers import container_facts
 from spark_dl.cluster.oom import oom_kills
 from spark_dl.cluster.process import MALLOC, ChildEvent, ChildProcess
 from spark_dl.errors import ClusterError, RankFailure
+from spark_dl.storage.tokens import TokenFile
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -91,6 +93,7 @@ class Agent:
         self._error: dict[str, Any] | None = None
         self._has_result = False
         self.stopping = threading.Event()
+        self._tokens = TokenFile()
         self._channel: Channel = connect(
             plan.control,
             plan.secret,
@@ -137,6 +140,7 @@ class Agent:
             "TF_CPP_MIN_LOG_LEVEL": "2",
             "OMP_NUM_THREADS": str(self.task.cores),
             "CUDA_VISIBLE_DEVICES": ",".join(self.task.gpus),
+            "SPARK_DL_TOKEN_FILE": self._tokens.path,
             **self._plan.environ,
         }
 
@@ -150,6 +154,9 @@ class Agent:
     def _handle(self, message: Message) -> None:
         self._heard = time.monotonic()
         if message.get("kind") == "alive":
+            return
+        if message.get("kind") == "tokens":
+            self._tokens.replace(unseal(self._plan.secret, message["sealed"]))
             return
         if message.get("kind") == "stop":
             self.stopping.set()
@@ -324,6 +331,7 @@ class Agent:
         self._beating.set()
         self.child.close()
         self._channel.close()
+        self._tokens.close()
 
     def __enter__(self) -> Self:
         """Return the agent."""

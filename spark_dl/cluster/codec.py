@@ -34,6 +34,8 @@ __all__ = [
     "ChannelRefusedError",
     "connect",
     "new_secret",
+    "seal",
+    "unseal",
 ]
 
 Message = dict[str, Any]
@@ -62,6 +64,32 @@ class ChannelRefusedError(ClusterError):
 def new_secret() -> bytes:
     """Return a fresh secret for one run."""
     return secrets.token_bytes(32)
+
+
+def seal(secret: bytes, data: bytes) -> str:
+    """Return bytes as text that only who holds the run's secret can read; for use in a message.
+
+    The control channel is authenticated and not secret. The data is XORed with the output of
+    SHAKE256 (FIPS 202, an extendable-output function) over the secret and a fresh nonce; that
+    nobody has changed it is the channel's care.
+    """
+    nonce = secrets.token_bytes(_NONCE_BYTES)
+    return (nonce + _masked(secret, nonce, data)).hex()
+
+
+def unseal(secret: bytes, text: str) -> bytes:
+    """Return what `seal` was given.
+
+    Raises:
+        ValueError: it is not a sealed text.
+    """
+    raw = bytes.fromhex(text)
+    return _masked(secret, raw[:_NONCE_BYTES], raw[_NONCE_BYTES:])
+
+
+def _masked(secret: bytes, nonce: bytes, data: bytes) -> bytes:
+    mask = hashlib.shake_256(b"sealed" + secret + nonce).digest(len(data))
+    return bytes(byte ^ other for byte, other in zip(data, mask, strict=True))
 
 
 def _mac(key: bytes, *parts: bytes) -> bytes:

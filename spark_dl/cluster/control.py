@@ -28,6 +28,9 @@ _MAX_STRANGERS: Final = 256
 #: Rest after a failed accept (too many open files): listening goes on.
 _ACCEPT_PAUSE_S: Final = 0.2
 
+#: Messages that an agent has to hear however late it connects.
+_STANDING: Final = frozenset({"stop", "tokens"})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Envelope:
@@ -102,7 +105,7 @@ class ControlServer:
         self._lock = threading.Lock()
         self._agents: dict[int, Channel] = {}
         self._seen: set[int] = set()
-        self._stop: Message | None = None
+        self._standing: dict[str, Message] = {}
         self._strangers = 0
         self._closing = False
         self._over = threading.Event()
@@ -194,9 +197,9 @@ class ControlServer:
                 raise ChannelRefusedError(msg)
             self._seen.add(rank)
             self._agents[rank] = channel
-            stop = self._stop
-        if stop is not None:
-            channel.send(stop)
+            standing = list(self._standing.values())
+        for message in standing:
+            channel.send(message)
         self.inbox.put(Envelope(rank=rank, message=hello))
         try:
             while True:
@@ -210,12 +213,12 @@ class ControlServer:
     def broadcast(self, message: Message) -> None:
         """Send a message to every connected agent; those that are gone are skipped.
 
-        A ``stop`` is also sent to agents that connect later.
+        A ``stop`` and the newest ``tokens`` are also sent to agents that connect later.
         """
         with self._lock:
             agents = list(self._agents.values())
-            if message.get("kind") == "stop":
-                self._stop = message
+            if message.get("kind") in _STANDING:
+                self._standing[message["kind"]] = message
         for channel in agents:
             with contextlib.suppress(ChannelClosedError):
                 channel.send(message)

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from spark_dl import _jvm
 from spark_dl.cluster.agent import TaskFacts
-from spark_dl.cluster.codec import new_secret
+from spark_dl.cluster.codec import new_secret, seal
 from spark_dl.cluster.control import ControlServer, Envelope
 from spark_dl.cluster.hub import RemoteControl
 from spark_dl.cluster.plan import LaunchPlan
 from spark_dl.cluster.profile import worker_profile
 from spark_dl.cluster.ranks import RankTable
+from spark_dl.cluster.renewal import TokenWatch
 from spark_dl.cluster.shipping import pickle_by_value
 from spark_dl.cluster.status import RankPhase
 from spark_dl.errors import (
@@ -145,7 +146,8 @@ class BarrierWorkerGroup:
         self._spark = spark
         self._request = request
         self._group = f"spark_dl-{request.name}-{uuid.uuid4().hex[:8]}"
-        secret = new_secret()
+        self._secret = secret = new_secret()
+        self._tokens = TokenWatch(functools.partial(_jvm.delegation_tokens, spark))
         job = pickle_by_value((request.function, request.value))
         self._server = _open_control(spark, request, self._group, secret)
         plan = LaunchPlan(
@@ -218,6 +220,7 @@ class BarrierWorkerGroup:
         with contextlib.suppress(queue.Empty):
             self._take(self._server.inbox.get(timeout=timeout_s))
         self._drain()
+        self._pass_on_tokens()
         self._ranks.mark_silent()
         self._ask_for_ends()
         if not self._thread.is_alive():
@@ -226,6 +229,10 @@ class BarrierWorkerGroup:
                 self._drain()
             self._check_job()
         return self._ranks.statuses
+
+    def _pass_on_tokens(self) -> None:
+        if (tokens := self._tokens.news()) is not None:
+            self._server.broadcast({"kind": "tokens", "sealed": seal(self._secret, tokens)})
 
     def _ask_for_ends(self) -> None:
         """Find out why YARN's containers of lost ranks ended."""

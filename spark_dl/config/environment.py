@@ -24,9 +24,11 @@ __all__ = [
     "installed_pyspark",
     "java_home",
     "local_folders",
+    "name_token_file",
     "point_executors_at_this_python",
     "spark_home",
     "take_python_from",
+    "token_file",
     "under_spark_submit",
 ]
 
@@ -108,6 +110,16 @@ def hadoop_environ() -> dict[str, str]:
     """
     user = os.environ.get("SPARK_USER") if "CONTAINER_ID" in os.environ else None
     return {**({"HADOOP_USER_NAME": user} if user else {}), **os.environ}
+
+
+def token_file() -> str | None:
+    """Return SPARK_DL_TOKEN_FILE: where delegation tokens are that came later than this process."""
+    return os.environ.get("SPARK_DL_TOKEN_FILE") or None
+
+
+def name_token_file(path: str) -> None:
+    """Set SPARK_DL_TOKEN_FILE."""
+    os.environ["SPARK_DL_TOKEN_FILE"] = path
 
 
 def local_folders() -> list[str]:

@@ -20,7 +20,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import IO, TYPE_CHECKING, Final
 
-from spark_dl.config.environment import hadoop_environ
+from spark_dl.config.environment import hadoop_environ, token_file
 from spark_dl.storage.java import server_command
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ class Bridge:
         self._waiting: dict[int, Future[bytes]] = {}
         self._tail: collections.deque[str] = collections.deque(maxlen=_LINES_KEPT)
         self._is_over = False
+        self._tokens: tuple[str, int, int] | None = None
         self._process = subprocess.Popen(  # noqa: S603 - our own class, no shell
             command or server_command(),
             stdin=subprocess.PIPE,
@@ -148,6 +149,17 @@ class Bridge:
             OSError: it failed, as the exception that fits what Java says; a `TimeoutError` when
                 there was no answer in time.
         """
+        self._renew_tokens()
+        return self._call(operation, *arguments)
+
+    def _renew_tokens(self) -> None:
+        """Have the JVM take the tokens that came since the last call, if any did."""
+        stamp = _stamp(token_file())
+        if stamp is not None and stamp != self._tokens:
+            self._call(b"T", text(stamp[0]))
+            self._tokens = stamp
+
+    def _call(self, operation: bytes, *arguments: bytes | memoryview) -> Reader:
         future: Future[bytes] = Future()
         body = b"".join(arguments)
         with self._lock:
@@ -225,6 +237,17 @@ class Bridge:
             self._process.wait()
         for thread in self._threads:
             thread.join(_END_S)
+
+
+def _stamp(path: str | None) -> tuple[str, int, int] | None:
+    """Return what tells a file from the one that was in its place before; `None`: there is none."""
+    if path is None:
+        return None
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return path, found.st_ino, found.st_mtime_ns
 
 
 def _exactly(pipe: IO[bytes], size: int) -> bytes:

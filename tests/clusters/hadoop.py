@@ -184,6 +184,8 @@ class Hadoop:
             "dfs.namenode.datanode.registration.ip-hostname-check": "false",
             "dfs.namenode.safemode.extension": 0,
             "dfs.datanode.du.reserved": 0,
+            # else a disk that is nearly full ends in a file system that nobody can write
+            "dfs.namenode.resource.du.reserved": 0,
         }
         return {
             "core-site": core,
@@ -321,6 +323,16 @@ class Hadoop:
         )
         assert done.returncode == 0, f"hadoop fs {' '.join(arguments)}: {done.stderr[-3000:]}"
         return done.stdout
+
+    def last_words(self) -> str:
+        """Return the end of what the newest application's containers wrote."""
+        logs = self.container_logs()
+        newest = max((path.split("/")[2] for path in logs), default="")
+        return "\n".join(
+            f"{path}:\n{text[-4000:]}"
+            for path, text in sorted(logs.items())
+            if newest in path and path.endswith(("stdout", "stderr")) and text
+        )
 
     def container_logs(self) -> dict[str, str]:
         """Return what the containers of all applications wrote, by path."""

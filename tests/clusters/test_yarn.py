@@ -43,7 +43,9 @@ class Project:
     def ran(self, commands: str) -> list[str]:
         """Run commands that must succeed and return the lines of stdout."""
         done = self.run(commands)
-        assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-8000:]}"
+        assert done.returncode == 0, (
+            f"{done.stdout[-3000:]}\n{done.stderr[-8000:]}\n{self.hadoop.last_words()}"
+        )
         return done.stdout.splitlines()
 
     def read(self, path: str) -> str:

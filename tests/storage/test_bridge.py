@@ -15,10 +15,13 @@ from spark_dl.errors import StorageError, StorageUnreachableError
 from spark_dl.storage import Storage, join
 from spark_dl.storage.bridge import Bridge, shared_bridge
 from spark_dl.storage.java import server_command, server_jar
+from spark_dl.storage.tokens import TokenFile
 from spark_dl.testing.processes import is_alive
 
 #: A wait for another process's end; it is over in milliseconds unless the machine is at its limit.
 PATIENCE_S = 60.0
+#: Hadoop's credentials file, version 0: no tokens, no secret keys.
+EMPTY_TOKENS = b"HDTS\0\0\0"
 
 
 def wait_for_end(pid: int) -> None:
@@ -75,6 +78,28 @@ def test_it_ends_with_its_owner_however_that_ends(hadoop_root):
         assert is_alive(jvm)
         owner.kill()
     wait_for_end(jvm)
+
+
+def test_tokens_that_come_later_are_taken_whenever_they_change(hadoop_root, monkeypatch):
+    storage = Storage(hadoop_root)
+    file = TokenFile()
+    monkeypatch.setenv("SPARK_DL_TOKEN_FILE", file.path)
+    assert storage.exists(hadoop_root)
+    file.replace(EMPTY_TOKENS)
+    assert storage.exists(hadoop_root)
+    file.replace(b"no tokens at all")
+    with pytest.raises(StorageError, match=rf"IOException: Exception reading {file.path}"):
+        storage.exists(hadoop_root)
+    file.replace(EMPTY_TOKENS)
+    assert storage.exists(hadoop_root)
+    # what has not changed is not read again: not even by a JVM that could not read it
+    with open(file.path, "r+b") as tokens:
+        before = os.stat(file.path)
+        tokens.write(b"damaged")
+    os.utime(file.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert storage.exists(hadoop_root)
+    file.close()
+    assert storage.exists(hadoop_root)
 
 
 def test_no_answer_in_time(hadoop_root):

@@ -19,6 +19,8 @@ from spark_dl.cluster.codec import (
     ChannelRefusedError,
     connect,
     new_secret,
+    seal,
+    unseal,
 )
 from spark_dl.cluster.control import ControlServer
 from spark_dl.errors import ClusterError
@@ -227,6 +229,28 @@ def test_an_agent_that_comes_late_hears_of_the_stop(server):
     agent.send({"kind": "hello", "rank": 0, "host": "h"})
     assert agent.receive()[0] == {"kind": "stop", "reason": "over"}
     agent.close()
+
+
+def test_an_agent_that_comes_late_hears_of_the_newest_tokens(server):
+    server.broadcast({"kind": "tokens", "sealed": "old"})
+    server.broadcast({"kind": "dump"})
+    server.broadcast({"kind": "tokens", "sealed": "new"})
+    agent = connect(server.address, SECRET, timeout_s=DEADLINE_S)
+    agent.send({"kind": "hello", "rank": 0, "host": "h"})
+    assert agent.receive()[0] == {"kind": "tokens", "sealed": "new"}
+    server.broadcast({"kind": "go"})
+    assert agent.receive()[0] == {"kind": "go"}
+    agent.close()
+
+
+@given(data=st.binary(max_size=300), other=st.binary(min_size=32, max_size=32))
+def test_what_is_sealed_is_read_with_the_secret_only(data, other):
+    text = seal(SECRET, data)
+    assert unseal(SECRET, text) == data
+    assert text != seal(SECRET, data)
+    if len(data) >= 16 and other != SECRET:
+        assert unseal(other, text) != data
+        assert data.hex() not in text
 
 
 def test_reservations_are_answered(server):
