@@ -291,16 +291,16 @@ def run_side(name: str, work: Work) -> dict[str, float]:
     return found
 
 
-def lines(work: str, found: dict[str, dict[str, float]]) -> Iterator[dict[str, Any]]:
+def lines(work: Work, found: dict[str, dict[str, float]]) -> Iterator[dict[str, Any]]:
     """Return one line for each of our backends beside each of the others."""
     whole = {name: sum(stages.values()) for name, stages in found.items()}
     for backend in (name for name in OURS if name in found):
         for name in (name for name in found if name not in OURS):
             ratio = whole[name] / whole[backend]
-            rows, width, _ = WORKS[work]
+            size = f"{work.rows:,} x {work.width} floats"
             line: dict[str, Any] = {
                 "bench": "end_to_end",
-                "work": f"table -> one epoch -> predictions, {rows:,} x {width} floats, {backend}",
+                "work": f"table -> one epoch -> predictions, {size}, {backend}",
                 "unit": "s",
                 "ours": round(whole[backend], 1),
                 "beside": name,
@@ -360,7 +360,7 @@ def main() -> None:
                 place = os.path.join(folder, side.replace(" ", "-"))
                 work = Work(table=table, folder=place, rows=rows, width=width, batch=batch)
                 found[side] = run_side(side, work)
-            for line in lines(name, found):
+            for line in lines(work, found):
                 report(line, as_json=options.json)
     packages = ("pyspark", "tensorflow", "keras", "tf_keras", "tensorflowonspark")
     versions = {

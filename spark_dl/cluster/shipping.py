@@ -12,7 +12,7 @@ import os
 import sys
 import sysconfig
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import cloudpickle
 
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["pickle_by_value"]
 
+#: What executors have from Spark, wherever it lies here: beside SPARK_HOME, or in a .zip of YARN's.
+_OF_SPARK: Final = frozenset({"pyspark", "py4j"})
+
 
 def _is_installed(path: str) -> bool:
     folders = {os.path.realpath(folder) for folder in sysconfig.get_paths().values()}
@@ -32,19 +35,19 @@ def _is_installed(path: str) -> bool:
 
 def _local_modules() -> list[ModuleType]:
     """Return imported modules that executors may lack: the user's own source files."""
-    own = __name__.partition(".")[0]
-    found = []
+    left_out = {"__main__", "__mp_main__", __name__.partition(".")[0], *_OF_SPARK}
+    found = {}  # one module may have several names
     for name, module in list(sys.modules.items()):
         path = getattr(module, "__file__", None)
         top = name.partition(".")[0]
         if (
             path
-            and top not in ("__main__", "__mp_main__", own)
+            and top not in left_out
             and isinstance(module, ModuleType)
             and not _is_installed(path)
         ):
-            found.append(module)
-    return found
+            found[id(module)] = module
+    return list(found.values())
 
 
 @contextlib.contextmanager

@@ -313,15 +313,19 @@ class Hadoop:
 
     def fs(self, *arguments: str, environ: Mapping[str, str] | None = None) -> str:
         """Run ``hadoop fs`` and return what it printed."""
+        return self.java("org.apache.hadoop.fs.FsShell", *arguments, environ=environ)
+
+    def java(self, main: str, *arguments: str, environ: Mapping[str, str] | None = None) -> str:
+        """Run one of Hadoop's programs as a client and return what it printed."""
         done = subprocess.run(
-            self._java_command("org.apache.hadoop.fs.FsShell", *arguments),
+            self._java_command(main, *arguments),
             check=False,
             capture_output=True,
             text=True,
             env={**os.environ, **self.environ, **(environ or {})},
             timeout=300,
         )
-        assert done.returncode == 0, f"hadoop fs {' '.join(arguments)}: {done.stderr[-3000:]}"
+        assert done.returncode == 0, f"{main} {' '.join(arguments)}: {done.stderr[-3000:]}"
         return done.stdout
 
     def last_words(self) -> str:

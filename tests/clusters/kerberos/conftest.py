@@ -43,6 +43,8 @@ def secure_settings(keytab: Path) -> dict[str, dict[str, object]]:
             "hadoop.security.authentication": "kerberos",
             "hadoop.security.authorization": "true",
             "hadoop.rpc.protection": "authentication",
+            # a connection stays open to whom it was opened for, whatever becomes of the token
+            "ipc.client.connection.maxidletime": 500,
             "hadoop.security.auth_to_local": (
                 f"RULE:[2:$1@$0](hadoop@{REALM})s/.*/{getpass.getuser()}/ DEFAULT"
             ),
