@@ -15,7 +15,7 @@ from spark_dl.inference.labels import Labels, label_output
 from spark_dl.inference.matching import check_new_columns, refuse_twice
 from spark_dl.inference.predictor import ERROR_FIELD, OnError, ScoringTask
 from spark_dl.inference.scoring import random_scoring_id
-from spark_dl.inference.udf import scored_column
+from spark_dl.inference.udf import scored_column, scored_rows, way_into_python
 from spark_dl.schema.derive import quoted
 
 if TYPE_CHECKING:
@@ -185,8 +185,12 @@ def _with_predictions(df: DataFrame, task: ScoringTask, columns: Mapping[str, Co
     stay above it, those on input columns pass, and where nobody reads the result Spark drops it.
     """
     kept: list[Column | str] = [quoted(name) for name in df.columns]
-    result = scored_column(task, _result_type(task))
-    scored = df.withColumn(_RESULT, result).unpivot(kept, [_RESULT], _NAME, _RESULT)
+    kind = _result_type(task)
+    if way_into_python(df, task) == "map_in_arrow":
+        scored = scored_rows(df, task, kind, _RESULT)  # which is a wall itself
+    else:
+        result = scored_column(task, kind)
+        scored = df.withColumn(_RESULT, result).unpivot(kept, [_RESULT], _NAME, _RESULT)
     return scored.select(*kept, *(column.alias(name) for name, column in columns.items()))
 
 

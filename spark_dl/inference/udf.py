@@ -1,24 +1,37 @@
-"""The user-defined function that scores: over Arrow where Spark has it (4.1), else over pandas."""
+"""The function that scores, on the way into Python that suits this Spark and these columns.
+
+Spark 4.1 hands Arrow columns to a function as they are. Below it there are two ways: over pandas,
+which turns every row of an array into an object, and over Arrow, which takes all columns there and
+back.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator  # noqa: TC003 - Spark reads the annotations of the task's functions
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pandas as pd  # noqa: TC002 - as above
 import pyarrow as pa
 
 from spark_dl.inference.loading import Compute
 from spark_dl.inference.predictor import ScoringTask, load_predictor
+from spark_dl.inference.recut import read_ahead, recut
+from spark_dl.schema.derive import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pyspark.sql import Column
+    from pyspark.sql import Column, DataFrame
 
     from spark_dl.inference.inputs import BoundInput
 
-__all__ = ["crossing", "has_arrow_udf", "scored_column", "task_compute"]
+__all__ = ["Way", "crossing", "scored_column", "scored_rows", "task_compute", "way_into_python"]
+
+Way = Literal["arrow_udf", "pandas_udf", "map_in_arrow"]
+
+#: Columns that the model does not take may cross for its sake if they are few and narrow.
+_NARROW: Final = ("boolean", "tinyint", "smallint", "int", "bigint", "float", "double", "date")
+_FEW: Final = 4
 
 #: Spark's element types of which pandas may lose sight where there are nulls.
 _ARROW_TYPES: Final = {
@@ -41,8 +54,53 @@ def has_arrow_udf() -> bool:
     return hasattr(sf, "arrow_udf")
 
 
+def way_into_python(df: DataFrame, task: ScoringTask) -> Way:
+    """Return how the rows of a DataFrame get to a task's model."""
+    if has_arrow_udf():
+        return "arrow_udf"
+    # Arrow does not know the type of Spark ML's vectors: they would have to cross as another column
+    taken = {one.sql for one in task.inputs if not one.is_vector}
+    others = [kind for name, kind in df.dtypes if quoted(name) not in taken]
+    few = len(others) <= _FEW and all(kind in _NARROW for kind in others)
+    # numbers alone are no objects over pandas either
+    worth = any(one.kind == "array" for one in task.inputs)
+    return "map_in_arrow" if few and worth else "pandas_udf"
+
+
+def scored_rows(df: DataFrame, task: ScoringTask, spark_type: str, name: str) -> DataFrame:
+    """Return all columns with those of a task's results, by `mapInArrow`.
+
+    Args:
+        df: the rows.
+        task: the task.
+        spark_type: type of the struct that it returns.
+        name: name of its column.
+    """
+    from pyspark.sql.types import StructField, StructType
+
+    kept = [quoted(column) for column in df.columns]
+    made = [one for one in task.inputs if one.sql not in kept]
+    ready = df.select(*kept, *(crossing(one).alias(f"{name}_{i}") for i, one in enumerate(made)))
+    places = [
+        kept.index(one.sql) if one.sql in kept else len(kept) + made.index(one)
+        for one in task.inputs
+    ]
+    names, size = [*df.columns, name], task.batch_size
+
+    def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        predictor = load_predictor(task, task_compute())
+        for arrays in read_ahead(recut((batch.columns for batch in batches), size)):
+            result = predictor.predict([arrays[place] for place in places])
+            yield pa.RecordBatch.from_arrays([*arrays[: len(kept)], result], names)
+
+    result = df.sparkSession.createDataFrame([], f"{name} {spark_type}").schema[name].dataType
+    schema = StructType([*df.schema.fields, StructField(name, result)])
+    function: Any = score  # pyspark's annotations say Iterable
+    return ready.mapInArrow(function, schema)
+
+
 def scored_column(task: ScoringTask, spark_type: str) -> Column:
-    """Return the column of a task's results.
+    """Return the column of a task's results, by a function of the columns that the model takes.
 
     Args:
         task: the task.

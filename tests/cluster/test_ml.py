@@ -157,6 +157,24 @@ def test_rows_held_out_by_a_column_are_validated_on_and_nothing_else(frame, stor
     held_out = evaluator.evaluate(scored.where("held_out"))
     assert held_out < 0.5
     assert model.metrics["val_mae"] == pytest.approx(held_out, rel=1e-4)
+    figures = model.evaluate(frame.where("held_out"))
+    assert figures.rows == ROWS // 4
+    for name, value in figures.metrics.items():
+        assert model.metrics[f"val_{name}"] == pytest.approx(value, rel=1e-5)
+
+
+@pytest.mark.clusters
+def test_fits_of_several_param_maps_are_iterated_in_any_order(frame, storage):
+    estimator = KerasRegressor(
+        featuresCols=["a", "b"], labelCol="y", globalBatchSize=20, numWorkers=1, **storage
+    )
+    grid = [{estimator.epochs: 1}, {estimator.epochs: 3}]
+    fitted = dict(estimator.fitMultiple(frame, grid))
+    assert {index: len(model.history["loss"]) for index, model in fitted.items()} == {0: 1, 1: 3}
+    assert {model.uid for model in fitted.values()} == {estimator.uid}
+    both = estimator.fit(frame, grid)
+    assert [len(model.history["loss"]) for model in both] == [1, 3]
+    assert not estimator.isSet(estimator.epochs)
 
 
 @pytest.mark.clusters

@@ -16,6 +16,7 @@ import spark_dl
 from spark_dl import Feature
 from spark_dl.errors import ModelError
 from spark_dl.inference import open_any, predict
+from spark_dl.inference.udf import has_arrow_udf
 from spark_dl.schema import FeatureSpec
 from spark_dl.schema.derive import select_columns
 from spark_dl.training.export import export_model
@@ -81,7 +82,7 @@ def table(spark):
     from pyspark.ml.linalg import VectorUDT
     from pyspark.sql.types import StructType
 
-    schema = StructType.fromDDL(kinds.replace("v vector, ", ""))
+    schema = spark.createDataFrame([], kinds.replace("v vector, ", "")).schema
     fields = [*schema.fields[:5], *StructType().add("v", VectorUDT()).fields, schema.fields[5]]
     return spark.createDataFrame(rows, StructType(fields)).repartition(2).cache()
 
@@ -157,7 +158,9 @@ def test_a_bad_row_is_null_and_says_why(spark, plain, spoilt, expected):
     assert bad.keys() == {3, 8, 9}
     assert all(row["prediction_size"] is None for row in bad.values())
     assert bad[3]["prediction_error"] == "column 'wide': null; input 'wide' takes none"
-    assert bad[8]["prediction_error"] == "column 'wide': null inside an array"
+    # over pandas, below Spark 4.1, an array that has a null in it is none at all
+    holed = "null inside an array" if has_arrow_udf() else "null; input 'wide' takes none"
+    assert bad[8]["prediction_error"] == f"column 'wide': {holed}"
     assert "2 elements, input 'wide' of shape (3,) needs 3" in bad[9]["prediction_error"]
     good = np.setdiff1d(np.arange(ROWS), list(bad))
     same(

@@ -23,7 +23,7 @@ from spark_dl.errors import (
     StorageError,
     TableError,
 )
-from spark_dl.inference import default_scoring_id, loading, resolve_model, task_error
+from spark_dl.inference import default_scoring_id, loading, resolve_model, task_error, udf
 from spark_dl.inference.arrow import bad_rows, to_arrow, to_numpy
 from spark_dl.inference.inputs import (
     BoundInput,
@@ -64,6 +64,37 @@ def given(dtype="float32", shape=(), **settings):
 
 def columns(**types):
     return {name: TableColumn(type=kind, sql=f"`{name}`") for name, kind in types.items()}
+
+
+# --- the way into Python ---
+
+
+@pytest.mark.parametrize(
+    ("types", "inputs", "way"),
+    [
+        ({"id": "bigint", "x": "array<float>"}, [("x", "array")], "map_in_arrow"),
+        ({"x": "array<float>", **dict.fromkeys("abcde", "int")}, [("x", "array")], "pandas_udf"),
+        ({"x": "array<float>", "t": "string"}, [("x", "array")], "pandas_udf"),
+        ({"x": "array<float>", "t": "string"}, [("x", "array"), ("t", "scalar")], "map_in_arrow"),
+        ({"id": "bigint", "x": "float"}, [("x", "scalar")], "pandas_udf"),
+        ({"x": "vector"}, [("x", "vector")], "pandas_udf"),
+    ],
+)
+def test_without_arrow_udf_few_columns_cross_together(monkeypatch, types, inputs, way):
+    monkeypatch.setattr(udf, "has_arrow_udf", lambda: False)
+    bound = [
+        given(
+            shape=(2,),
+            sql=f"`{name}`",
+            kind=kind.replace("vector", "array"),
+            is_vector=kind == "vector",
+        )
+        for name, kind in inputs
+    ]
+    frame = SimpleNamespace(dtypes=list(types.items()))
+    assert udf.way_into_python(frame, task(inputs=tuple(bound))) == way
+    monkeypatch.setattr(udf, "has_arrow_udf", lambda: True)
+    assert udf.way_into_python(frame, task(inputs=tuple(bound))) == "arrow_udf"
 
 
 # --- models in memory ---

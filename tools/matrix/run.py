@@ -3,8 +3,8 @@
 A row is a file of pins beside this script, e.g. ``spark-3.5.txt``; a new row is a new file. Its
 environment ``.venv-<row>`` holds just these pins, laid over the packages of ``.venv``, so that it
 is made in the time of their download and differs in nothing else. What is run follows from the
-pins: the connector's suite in the JVM where the row has another Scala, its pytest suite where Spark
-differs and has the support "core", and the main job always.
+pins: the connector's suite in the JVM where the row has another Scala, its pytest suite and the
+tests of scoring where Spark differs and has the support "core", and the main job always.
 
     .venv/bin/python tools/matrix/run.py [--jars | --short] [--record] [ROW…]
 
@@ -33,6 +33,9 @@ ROOT = HERE.parents[1]
 PAGE = ROOT / "docs" / "matrix.md"
 SHOWN = ("pyspark", "tensorflow", "keras")
 CONNECTOR_TESTS = "tests/spark/test_connector.py"
+PREDICTION_TESTS = tuple(
+    f"tests/spark/test_{name}.py" for name in ("inference", "any_model", "evaluate", "score_stream")
+)
 MAIN_JOB_TESTS = "tests/clusters/matrix"
 #: The set-up's own suite damages more files.
 MUTATIONS = "2000"
@@ -154,6 +157,11 @@ class Steps:
         if "pyspark" in self.row.pins and self.row.line.support != "smoke":
             self.pytest("connector", "-m", marks, CONNECTOR_TESTS)
 
+    def prediction_tests(self) -> None:
+        """Run the tests of scoring, which takes another way on Spark below 4.1."""
+        if "pyspark" in self.row.pins and self.row.line.support != "smoke":
+            self.pytest("predictions", "-m", "spark and not clusters", *PREDICTION_TESTS)
+
     def pytest(self, step: str, *arguments: str) -> None:
         """Run tests in the row's environment, with its own jars where they were built just now."""
         python = str(self.row.python)
@@ -196,6 +204,7 @@ def run_row(row: Row, part: str) -> Result:
         steps.pytest("main job", "-m", "matrix", "-k", "barrier", MAIN_JOB_TESTS)
     elif part == "all":
         steps.connector_tests("spark")
+        steps.prediction_tests()
         steps.pytest("main job", "-m", "matrix", MAIN_JOB_TESTS)
     has_delta = any(row.jars.glob("delta-spark*.jar"))
     versions = {package: row.version(package) for package in SHOWN}
