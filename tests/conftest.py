@@ -91,11 +91,27 @@ def _use(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Spa
         yield use
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that makes of the session `spark` one of Spark Connect."""
+    told = "tests that take `spark` get a client of a Connect server (tests/clusters/test_connect…)"
+    parser.addoption("--connect", action="store_true", help=told)
+
+
 @pytest.fixture(scope="session")
-def spark(_use: Callable[..., SparkSession]) -> SparkSession:
+def spark(
+    request: pytest.FixtureRequest,
+    _use: Callable[..., SparkSession],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[SparkSession]:
     """Spark in local mode, two task slots, with the connector and Delta."""
-    # its workers come and go with failing tasks: they need not import TensorFlow each time
-    return _use(SESSIONS["spark"], **{"python.daemon.module": "spark_dl.testing.daemon"})
+    if not request.config.getoption("connect"):
+        # its workers come and go with failing tasks: they need not import TensorFlow each time
+        yield _use(SESSIONS["spark"], **{"python.daemon.module": "spark_dl.testing.daemon"})
+        return
+    from clusters.connect.session import connect_session
+
+    with connect_session(SESSIONS["spark"], str(tmp_path_factory.mktemp("warehouse"))) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import atexit
 import os
 import shutil
 import tempfile
+import uuid
 
 from spark_dl.config.environment import local_folders, name_token_file
 
@@ -18,15 +19,16 @@ __all__ = ["TokenFile", "keep_tokens"]
 
 
 class TokenFile:
-    """A file of tokens that nobody else can read, replaced as a whole; a folder of its own.
+    """A file of tokens that nobody else can read, in a folder of its own, replaced as a whole.
 
     It lies below the folders that Spark or YARN remove with the executor.
     """
 
     def __init__(self) -> None:
-        """Make the folder; the file is there once there are tokens."""
-        place = next((folder for folder in local_folders() if os.access(folder, os.W_OK)), None)
-        self._folder = tempfile.mkdtemp(prefix="spark-dl-tokens-", dir=place)
+        """Choose where it will be; nothing is there before there are tokens."""
+        places = (folder for folder in local_folders() if os.access(folder, os.W_OK))
+        name = f"spark-dl-tokens-{uuid.uuid4().hex}"
+        self._folder = os.path.join(next(places, tempfile.gettempdir()), name)
         self.path = os.path.join(self._folder, "tokens")
 
     def replace(self, tokens: bytes) -> None:
@@ -35,6 +37,7 @@ class TokenFile:
         Args:
             tokens: as Hadoop's ``Credentials.writeTokenStorageToStream`` writes them.
         """
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
         fresh = f"{self.path}.new"
         with open(fresh, "wb", opener=_open_private) as file:
             file.write(tokens)

@@ -5,16 +5,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import sys
 from pathlib import Path
 
-from pyspark.sql import SparkSession
+# this folder is on the path of a script that lies in it
+from session import connect_session
 
-from spark_dl._jvm import DELTA_CATALOG, DELTA_EXTENSION, connector_jar, delta_jars
-from spark_dl.config.environment import point_executors_at_this_python
 from spark_dl.session import embedded_session
 from spark_dl.testing import run_notebook
 
@@ -22,36 +19,11 @@ NOTEBOOKS = Path(__file__).parents[3] / "notebooks"
 MASTER = "local-cluster[2,1,1024]"
 
 
-@contextlib.contextmanager
-def connect_session(warehouse: str):
-    """A Connect server in a process of its own, as pyspark starts it, and a client of it."""
-    import pyspark
-
-    point_executors_at_this_python(os.path.dirname(pyspark.__file__))
-    builder = SparkSession.builder.remote(MASTER)
-    for key, value in {
-        "spark.jars": ",".join([*delta_jars(), connector_jar()]),
-        "spark.sql.extensions": DELTA_EXTENSION,
-        "spark.sql.catalog.spark_catalog": DELTA_CATALOG,
-        "spark.sql.warehouse.dir": warehouse,
-        "spark.databricks.delta.snapshotPartitions": "2",
-        "spark.sql.shuffle.partitions": "2",
-        "spark.driver.host": "127.0.0.1",
-        "spark.ui.enabled": "false",
-    }.items():
-        builder = builder.config(key, value)
-    session = builder.getOrCreate()
-    try:
-        yield session
-    finally:
-        session.stop()
-
-
 def main(kind: str, folder: str) -> None:
     warehouse = f"{folder}/warehouse"
     sessions = {
         "classic": lambda: embedded_session(MASTER, conf={"spark.sql.warehouse.dir": warehouse}),
-        "connect": lambda: connect_session(warehouse),
+        "connect": lambda: connect_session(MASTER, warehouse),
     }
     with sessions[kind]() as spark:
         assert ("connect" in type(spark).__module__) == (kind == "connect")
