@@ -73,16 +73,32 @@ class Stages:
         self.seconds[name] = round(time.perf_counter() - started, 2)
 
 
+def list_column(values: Any) -> pa.ListArray:  # noqa: ANN401 - an array of rows of equal length
+    """Return rows of numbers as an Arrow column."""
+    offsets = np.arange(0, values.size + 1, values.shape[1], dtype=np.int32)
+    return pa.ListArray.from_arrays(offsets, values.reshape(-1))
+
+
+def keras_model(width: int) -> Any:  # noqa: ANN401 - a Keras model
+    """Return the model of both sides that use Keras 3."""
+    import keras
+
+    inputs = keras.Input((width,), name="x")
+    hidden = keras.layers.Dense(HIDDEN, activation="relu")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(CLASSES, activation="softmax")(hidden))
+    model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    return model
+
+
 def write_table(path: str, rows: int, width: int) -> None:
     """Write the table: ``id``, ``x`` (``width`` float32) and ``label``."""
     random = np.random.Generator(np.random.PCG64(0))
     os.makedirs(path)
     for number, ids in enumerate(np.array_split(np.arange(rows), FILES)):
         values = random.random((len(ids), width), np.float32)
-        offsets = np.arange(0, values.size + 1, width, dtype=np.int32)
         columns = {
             "id": pa.array(ids),
-            "x": pa.ListArray.from_arrays(offsets, values.reshape(-1)),
+            "x": list_column(values),
             "label": pa.array((values[:, :2].sum(axis=1) * CLASSES / 2).astype(np.int64)),
         }
         pq.write_table(pa.table(columns), os.path.join(path, f"part-{number}.parquet"))
@@ -103,13 +119,7 @@ def ours(backend: Literal["barrier", "tensorflowonspark"]) -> Callable[[Work], d
     """Return our way, on one of the backends."""
 
     def build(spec: Any, params: Any) -> Any:  # noqa: ANN401, ARG001 - a Keras model
-        import keras
-
-        inputs = keras.Input(spec["x"].shape, name="x")
-        hidden = keras.layers.Dense(HIDDEN, activation="relu")(inputs)
-        model = keras.Model(inputs, keras.layers.Dense(CLASSES, activation="softmax")(hidden))
-        model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
-        return model
+        return keras_model(*spec["x"].shape)
 
     def run(work: Work) -> dict[str, float]:
         import spark_dl
@@ -222,27 +232,15 @@ def plain(work: Work) -> dict[str, float]:
     """Keras in this process, with all cores; no Spark."""
     stages = Stages()
     with stages.stage("train"):
-        import keras
-
         table = pq.read_table(work.table)
         x = table["x"].combine_chunks().flatten().to_numpy().reshape(-1, work.width)
-        layers = keras.layers
-        model = keras.Sequential(
-            [
-                keras.Input((work.width,)),
-                layers.Dense(HIDDEN, activation="relu"),
-                layers.Dense(CLASSES, activation="softmax"),
-            ]
-        )
-        model.compile("sgd", "sparse_categorical_crossentropy", metrics=["accuracy"])
+        model = keras_model(work.width)
         model.fit(x, table["label"].to_numpy(), batch_size=work.batch, epochs=1, verbose=0)
         model.save(os.path.join(work.folder, "model.keras"))
     with stages.stage("predict"):
         scores = model.predict(x, batch_size=4096, verbose=0)
-        offsets = np.arange(0, scores.size + 1, CLASSES, dtype=np.int32)
-        column = pa.ListArray.from_arrays(offsets, scores.reshape(-1))
         written = os.path.join(work.folder, "predictions.parquet")
-        pq.write_table(table.append_column("prediction", column), written)
+        pq.write_table(table.append_column("prediction", list_column(scores)), written)
     return stages.seconds
 
 

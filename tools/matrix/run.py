@@ -87,6 +87,11 @@ class Row:
         """Whether the connector is compiled anew for it."""
         return self.line.scala != PRIMARY_SPARK.scala
 
+    @property
+    def has_spark_suites(self) -> bool:
+        """Whether its Spark is another one, and one that is supported wholly."""
+        return "pyspark" in self.pins and self.line.support != "smoke"
+
     def version(self, package: str) -> str:
         """Return the version of a package in this row."""
         return self.pins.get(package) or importlib.metadata.version(package)
@@ -154,12 +159,12 @@ class Steps:
 
     def connector_tests(self, marks: str) -> None:
         """Run the connector's tests in Python."""
-        if "pyspark" in self.row.pins and self.row.line.support != "smoke":
+        if self.row.has_spark_suites:
             self.pytest("connector", "-m", marks, CONNECTOR_TESTS)
 
     def prediction_tests(self) -> None:
         """Run the tests of scoring, which takes another way on Spark below 4.1."""
-        if "pyspark" in self.row.pins and self.row.line.support != "smoke":
+        if self.row.has_spark_suites:
             self.pytest("predictions", "-m", "spark and not clusters", *PREDICTION_TESTS)
 
     def pytest(self, step: str, *arguments: str) -> None:
