@@ -188,7 +188,9 @@ class Agent:
             spec: the cluster that was formed.
             tf_config: TF_CONFIG where the backend has its own; by default it follows from `spec`.
         """
-        environ = {"TF_CONFIG": tf_config or spec.tf_config(self.task.rank)}
+        environ = spec.environ(self.task.rank, os.environ)
+        if tf_config is not None:
+            environ["TF_CONFIG"] = tf_config
         self._give_job(spec, environ)
         while self._is_alive or not (self.stopping.is_set() or self._is_released):
             item = self._next()

@@ -13,6 +13,7 @@ from spark_dl.errors import ClusterError
 from spark_dl.ports import PortClaim
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
     from spark_dl.ports import PortRange
@@ -70,6 +71,24 @@ class ClusterSpec:
         task = {"type": "chief", "index": 0} if rank == 0 else {"type": "worker", "index": rank - 1}
         return json.dumps({"cluster": cluster, "task": task})
 
+    def environ(self, rank: int, around: Mapping[str, str]) -> dict[str, str]:
+        """Return the variables that one rank's TensorFlow needs.
+
+        Without ``no_grpc_proxy`` it would go to its neighbours by a proxy, where ``http_proxy`` is
+        set, and wait there for ever (`gRPC's variables
+        <https://grpc.github.io/grpc/core/md_doc_environment_variables.html>`_).
+
+        Args:
+            rank: the rank.
+            around: the variables that its process has otherwise.
+        """
+        direct = around.get("no_grpc_proxy") or around.get("no_proxy")
+        hosts = dict.fromkeys(_host(address) for address in self.addresses)
+        return {
+            "TF_CONFIG": self.tf_config(rank),
+            "no_grpc_proxy": ",".join([*([direct] if direct else []), *hosts]),
+        }
+
     def local_rank(self, rank: int) -> int:
         """Return how many lower ranks live on the same host address."""
         hosts = [_host(address) for address in self.addresses]
@@ -96,8 +115,7 @@ def source_address(target: tuple[str, int]) -> str:
     """Return the own address from which `target` is reached; no packet is sent.
 
     It is the right one to publish: several interfaces, a loopback entry in ``/etc/hosts`` or a host
-        name that others
-    cannot resolve do not matter.
+    name that others cannot resolve do not matter.
     """
     source = _source(target)
     if _is_loopback(source) and not _is_loopback(target[0]):

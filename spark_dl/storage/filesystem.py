@@ -271,6 +271,16 @@ class Storage:
                 self._fs.copy(join(temporary, name), join(final, name))
             self._fs.rm(temporary, recursive=True)
 
+    def move(self, source: str, target: str) -> None:
+        """Move a file, in the place of one that is there; missing folders are made.
+
+        Raises:
+            StorageError: it cannot be read or written.
+        """
+        with _telling(f"move {source} to {target}"):
+            self._fs.makedirs(posixpath.dirname(target), exist_ok=True)
+            self._fs.mv(source, target)
+
     def download(self, path: str, target: str) -> None:
         """Copy a file to this host.
 

@@ -1,36 +1,34 @@
 """Write a table so that the same rows are not added twice.
 
 Driver side. The name of a write is its `scoring_id`. In Delta it is a transaction id, which Delta
-itself remembers; in Parquet it is looked for among the rows.
+itself remembers; in Parquet it is looked for among the rows (`files`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from spark_dl._jvm import brief_cause, require_delta, spark_errors
-from spark_dl.errors import TableError
 from spark_dl.schema.derive import quoted
-from spark_dl.storage import Storage, join, normalise, spark_uri
+from spark_dl.storage import normalise, spark_uri
+from spark_dl.tables.files import partitioned, rows_of_files, write_files
 from spark_dl.tables.merge import check_columns, merge_rows
 from spark_dl.tables.reader import delta_name
+from spark_dl.tables.written import SCORING_ID, WrittenTable, cannot_write, transaction
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
     from spark_dl.config import OutputConfig
 
-__all__ = ["SCORING_ID", "WrittenTable", "write_table", "written_before"]
+__all__ = ["write_table", "written_before"]
 
 logger = logging.getLogger(__name__)
 
-SCORING_ID: Final = "scoring_id"
 _TXN_VERSION: Final = 1
 #: Commits that are looked at where the newest ones tell: a stream's table has very many.
 _RECENT: Final = 50
@@ -38,24 +36,6 @@ _RECENT: Final = 50
 _UPKEEP: Final = frozenset(
     {"OPTIMIZE", "VACUUM START", "VACUUM END", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES"}
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class WrittenTable:
-    """What became of a write.
-
-    Attributes:
-        path: the table.
-        rows: rows that this scoring has written, now or before; `None` when a table's history no
-            longer says.
-        version: the Delta version that holds them; `None` for Parquet, or as for `rows`.
-        already_written: whether an earlier run had written them, so that nothing was added.
-    """
-
-    path: str
-    rows: int | None
-    version: int | None
-    already_written: bool = False
 
 
 def write_table(
@@ -91,7 +71,7 @@ def write_table(
         require_delta(spark)
         written = _write_delta(df, path, output, scoring_id, dict(properties or {}))
     else:
-        written = _write_files(df, path, output, scoring_id)
+        written = write_files(df, path, output, scoring_id)
     if written.already_written:
         logger.info("%s holds scoring %s already: nothing was added", path, scoring_id)
     else:
@@ -109,8 +89,6 @@ def written_before(
         output: the table.
         scoring_id: name of the write.
     """
-    from pyspark.sql import functions as sf
-
     path = normalise(output.path)
     if output.format == "delta":
         history = _history(spark, path)
@@ -118,10 +96,7 @@ def written_before(
         appended = output.mode == "append" and scoring_id in names
         known = appended or _newest_scoring(history) == scoring_id
         return _found(history, path, scoring_id, already_written=True) if known else None
-    if not Storage(path).exists(path):
-        return None
-    table = spark.read.format(output.format).load(spark_uri(path))
-    rows = table.where(sf.col(SCORING_ID) == scoring_id).count()
+    rows = rows_of_files(spark, path, output, scoring_id)
     return WrittenTable(path=path, rows=rows, version=None, already_written=True) if rows else None
 
 
@@ -137,7 +112,7 @@ def _write_delta(
     if mode == "append":
         # Delta leaves out a transaction whose version is not above the last one of its id. An
         # overwrite is none: when another scoring has replaced the rows, the first may come back.
-        options |= {"txnAppId": _transaction(scoring_id), "txnVersion": str(_TXN_VERSION)}
+        options |= {"txnAppId": transaction(scoring_id), "txnVersion": str(_TXN_VERSION)}
     try:
         if not before:
             _create(df, path, properties, output.partition_by)
@@ -146,18 +121,14 @@ def _write_delta(
             merge_rows(df, path, output.merge_on or (), options["userMetadata"])
         else:
             writer = df.write.format("delta").mode(mode).options(**options)
-            _partitioned(writer, output).save(spark_uri(path))
+            partitioned(writer, output).save(spark_uri(path))
     except spark_errors() as error:
-        raise _failed(path, mode, error) from error
+        raise cannot_write(path, mode, error) from error
     newest = max(entry["version"] for entry in before)
     after = _history(df.sparkSession, path, limit=_RECENT)
     mine = [entry for entry in after if entry["version"] > newest and _scoring(entry) == scoring_id]
     found = mine or _history(df.sparkSession, path)
     return _found(found, path, scoring_id, already_written=not mine)
-
-
-def _partitioned(writer: DataFrameWriter, output: OutputConfig) -> DataFrameWriter:
-    return writer.partitionBy(*output.partition_by) if output.partition_by else writer
 
 
 def _create(
@@ -223,86 +194,3 @@ def _found(
         version=int(entry["version"]) if entry else None,
         already_written=already_written,
     )
-
-
-def _transaction(scoring_id: str) -> str:
-    return "spark_dl-" + hashlib.sha256(scoring_id.encode()).hexdigest()[:32]
-
-
-def _write_files(df: DataFrame, path: str, output: OutputConfig, scoring_id: str) -> WrittenTable:
-    from pyspark.sql import Observation
-    from pyspark.sql import functions as sf
-
-    if SCORING_ID not in df.columns:
-        msg = (
-            f"{path}: rows for a {output.format} table need a column {SCORING_ID!r}, by which a "
-            "rerun is known; add it, or write a Delta table"
-        )
-        raise TableError(msg)
-    storage = Storage(path)
-    if storage.exists(join(path, "_delta_log")):
-        msg = f"{path} is a Delta table: set output.format to delta, or choose another path"
-        raise TableError(msg)
-    if storage.list(path):
-        rows = _rows_of(df, path, output, scoring_id)
-        if rows:
-            return WrittenTable(path=path, rows=rows, version=None, already_written=True)
-    _drop_unfinished(storage, path)
-    seen = Observation()
-    # Spark would empty the table before it computes the rows that replace it
-    replaces = output.mode == "overwrite" and storage.exists(path)
-    target = f"{path}.{_transaction(scoring_id)}" if replaces else path
-    try:
-        counted = df.observe(seen, sf.count(sf.lit(1)).alias("rows"))
-        writer = counted.write.format(output.format).mode(output.mode)
-        _partitioned(writer, output).save(spark_uri(target))
-    except spark_errors() as error:
-        if replaces:
-            storage.remove(target)
-        raise _failed(path, output.mode, error) from error
-    if replaces:
-        storage.remove(path)
-        storage.commit(target, path)
-        df.sparkSession.catalog.refreshByPath(spark_uri(path))
-    return WrittenTable(path=path, rows=int(seen.get["rows"]), version=None)
-
-
-def _drop_unfinished(storage: Storage, path: str) -> None:
-    """Remove what a killed job has written and not committed.
-
-    Hadoop's committer takes in whatever tasks it finds there, so that the next job to append would
-    bring these rows back, beside its own.
-    """
-    unfinished = join(path, "_temporary")
-    if storage.exists(unfinished):
-        logger.warning("%s is what a job that did not end left behind: it is removed", unfinished)
-        storage.remove(unfinished)
-
-
-def _rows_of(df: DataFrame, path: str, output: OutputConfig, scoring_id: str) -> int:
-    """Count the rows of a scoring in a table of files; refuse to append rows of other columns."""
-    from pyspark.sql import functions as sf
-
-    try:
-        table = df.sparkSession.read.format(output.format).load(spark_uri(path))
-        if SCORING_ID not in table.columns:
-            rows = 0
-        else:
-            rows = table.where(sf.col(SCORING_ID) == scoring_id).count()
-    except spark_errors() as error:
-        if output.mode == "overwrite":
-            return 0  # whatever lies there is replaced
-        raise _failed(path, output.mode, error) from error
-    there, new = dict(table.dtypes), dict(df.dtypes)
-    if output.mode == "append" and there != new:
-        differing = sorted(name for name in there | new if there.get(name) != new.get(name))
-        msg = (
-            f"{path} has other columns than the rows to append ({', '.join(differing)} differ): "
-            "write to another path, or set output.mode to overwrite"
-        )
-        raise TableError(msg)
-    return rows
-
-
-def _failed(path: str, mode: str, error: Exception) -> TableError:
-    return TableError(f"{path} cannot be written ({mode}): {brief_cause(error)}")

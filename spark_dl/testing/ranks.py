@@ -77,7 +77,7 @@ def _run_here(request: tuple[bytes, int, str, float]) -> list[dict[str, Any]]:
                 "local_rank": rank,
                 "addresses": spec.addresses,
             }
-            place = {"context": context, "environ": {"TF_CONFIG": spec.tf_config(rank)}}
+            place = {"context": context, "environ": spec.environ(rank, os.environ)}
             child.start_job(place, job)
         return _collect(children, news, time.monotonic() + timeout_s, timeout_s)
 

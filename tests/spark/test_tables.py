@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -12,7 +13,8 @@ from pyspark.sql import functions as sf
 
 from spark_dl.config import OutputConfig, TableConfig
 from spark_dl.errors import TableError
-from spark_dl.tables import read_table, write_table
+from spark_dl.storage import Storage
+from spark_dl.tables import read_table, write_table, written_before
 
 pytestmark = [
     pytest.mark.spark,
@@ -176,18 +178,63 @@ def test_a_rerun_adds_nothing(spark, predictions, tmp_path, form, caplog):
     assert_df_equality(found, expected, ignore_nullable=True, ignore_row_order=True)
 
 
-def test_what_a_killed_job_left_is_not_taken_in(spark, predictions, tmp_path, caplog):
-    """Its tasks lie where the next job's committer looks for its own."""
+class Killed(BaseException):
+    """As a signal: nothing tidies up after it."""
+
+
+@contextlib.contextmanager
+def killed_at(step, calls):
+    """Let a step of the storage die, at one of the calls of it that follow."""
+    real = getattr(Storage, step)
+    made = []
+
+    def dying(*arguments):
+        made.append(arguments)
+        if len(made) == calls:
+            raise Killed
+        return real(*arguments)
+
+    with pytest.raises(Killed), pytest.MonkeyPatch.context() as patch:  # noqa: PT012 - the body is the caller's
+        patch.setattr(Storage, step, dying)
+        yield
+
+
+@pytest.mark.parametrize(
+    ("mode", "cut", "seen"),
+    [
+        ("append", ("write_atomic", 1), 1),  # all files are there, and it is not decided
+        ("append", ("move", 1), 1),
+        ("append", ("move", 3), 3),
+        ("overwrite", ("write_atomic", 1), 1),
+        ("overwrite", ("commit", 1), None),
+    ],
+)
+def test_a_write_that_was_cut_short_is_finished_by_the_next_one(
+    spark, predictions, tmp_path, mode, cut, seen
+):
     path = tmp_path / "out"
-    write(predictions("a", 1), path, "a", format="parquet")
-    left = path / "_temporary" / "0" / "task_202611260000000000000_0001_m_000007"
-    predictions("b", 2).coalesce(1).write.parquet(str(tmp_path / "other"))
-    (part,) = (tmp_path / "other").glob("part-*")
-    left.mkdir(parents=True)
-    part.rename(left / part.name)
-    write(predictions("b", 2, 3), path, "b", format="parquet")
+    settings = {"format": "parquet", "mode": mode}
+    write(predictions("a", 1), path, "a", **settings)
+    new = predictions("b", 2, 3, 4, 5).repartition(4)
+    with killed_at(*cut):
+        write(new, path, "b", **settings)
+    assert (spark.read.parquet(str(path)).count() if path.exists() else None) == seen
+    again = write(new, path, "b", **settings)
+    assert (again.rows, again.already_written) == (4, cut[0] != "write_atomic")
+    expected = [1, 2, 3, 4, 5] if mode == "append" else [2, 3, 4, 5]
+    assert ids(spark.read.parquet(str(path))) == expected
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_an_unfinished_write_of_another_name_is_left_alone(spark, predictions, tmp_path):
+    path = tmp_path / "out"
+    with killed_at("commit", 1):
+        write(predictions("a", 1, 2), path, "a", format="parquet")
+    write(predictions("b", 3), path, "b", format="parquet")
+    assert ids(spark.read.parquet(str(path))) == [3]
+    output = OutputConfig(path=str(path), format="parquet")
+    assert written_before(spark, output, "a").rows == 2
     assert ids(spark.read.parquet(str(path))) == [1, 2, 3]
-    assert "a job that did not end left behind" in caplog.text
 
 
 @pytest.mark.parametrize("form", ["delta", "parquet"])

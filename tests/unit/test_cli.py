@@ -175,9 +175,10 @@ def test_jar_prints_the_path(tmp_path, monkeypatch, capsys):
 
 def test_jar_that_is_not_there_says_how_to_get_it(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("spark_dl._jvm._PACKAGE", str(tmp_path / "spark_dl"))
-    assert main(["jar"]) == 2
+    monkeypatch.delenv("SPARK_DL_JARS_DIR", raising=False)
+    assert main(["jar", "--spark", "3.5"]) == 2
     message = capsys.readouterr().err
-    assert "spark-dl-connector_2.13-0.1.0.jar was not found" in message
+    assert "spark-dl-connector_2.12-0.1.0.jar was not found" in message
     assert "make jars" in message
 
 

@@ -280,6 +280,20 @@ def test_tf_config_names_chief_and_workers():
     assert ClusterSpec.from_jobs({"chief": ["a:1"], "worker": ["b:2", "a:3"]}) == spec
 
 
+@pytest.mark.parametrize(
+    ("around", "direct"),
+    [
+        ({}, "a,b"),
+        ({"no_proxy": ".corp,10.0.0.0/8"}, ".corp,10.0.0.0/8,a,b"),
+        ({"no_proxy": ".corp", "no_grpc_proxy": ".other"}, ".other,a,b"),
+    ],
+)
+def test_ranks_reach_each_other_by_no_proxy(around, direct):
+    environ = ClusterSpec(("a:1", "b:2", "a:3")).environ(1, around)
+    assert environ["no_grpc_proxy"] == direct
+    assert json.loads(environ["TF_CONFIG"])["task"] == {"type": "worker", "index": 0}
+
+
 def test_a_held_port_is_taken_for_all_but_its_heir():
     with PortHolder() as holder:
         with pytest.raises(OSError, match="in use"):

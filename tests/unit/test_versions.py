@@ -46,7 +46,11 @@ def test_an_unsupported_spark_is_refused_with_the_lines_that_are(version):
 
 def test_one_line_is_primary():
     assert [line for line in SPARK_LINES.values() if line.support == "primary"] == [PRIMARY_SPARK]
-    assert installed_spark_line() is PRIMARY_SPARK
+
+
+def test_the_line_is_that_of_the_pyspark_that_is_installed(monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "version", {"pyspark": "4.0.5"}.get)
+    assert installed_spark_line() is SPARK_LINES["4.0"]
 
 
 def test_without_pyspark_the_primary_line_is_meant(monkeypatch):
@@ -61,13 +65,15 @@ def test_the_jar_has_the_packages_version():
     assert connector_jar_name("2.12") == f"spark-dl-connector_2.12-{spark_dl.__version__}.jar"
 
 
-def test_the_set_up_reads_what_sbt_needs():
-    done = subprocess.run(
-        [sys.executable, "-m", "spark_dl.versions"], capture_output=True, text=True, check=True
-    )
+@pytest.mark.parametrize("arguments", [(), ("4.1",)])
+def test_the_set_up_reads_what_sbt_needs(arguments):
+    command = [sys.executable, "-m", "spark_dl.versions", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    line = PRIMARY_SPARK if arguments else installed_spark_line()
     assert done.stdout.splitlines() == [
-        "export SCALA_VERSION=2.13.17",
+        f"export SCALA_VERSION={line.scala_full}",
         f"export SPARK_DL_VERSION={spark_dl.__version__}",
-        "export SPARK_DL_DELTA_ARTIFACT=delta-spark_4.1_2.13",
-        "export SPARK_DL_DELTA_VERSION=4.1.0",
+        f"export SPARK_DL_DELTA_ARTIFACT={line.delta_artifact}",
+        f"export SPARK_DL_DELTA_VERSION={line.delta_version}",
+        *(f"export SPARK_DL_SPARK_VERSION={line.release}" for _ in arguments),
     ]

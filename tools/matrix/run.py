@@ -3,8 +3,9 @@
 A row is a file of pins beside this script, e.g. ``spark-3.5.txt``; a new row is a new file. Its
 environment ``.venv-<row>`` holds just these pins, laid over the packages of ``.venv``, so that it
 is made in the time of their download and differs in nothing else. What is run follows from the
-pins: the connector's suite in the JVM where the row has another Scala, its pytest suite and the
-tests of scoring where Spark differs and has the support "core", and the main job always.
+pins: where TensorFlow is another one, the tests without Spark and those of learning; else the
+connector's suite in the JVM where the row has another Scala, its pytest suite and the tests of
+scoring where Spark differs and has the support "core"; and the main job always.
 
     .venv/bin/python tools/matrix/run.py [--jars | --short] [--record] [ROW…]
 
@@ -78,9 +79,8 @@ class Row:
     @property
     def jars(self) -> Path:
         """Where the row's jars lie."""
-        return (
-            ROOT / "build" / f"jars-{self.name}" if "pyspark" in self.pins else ROOT / "build/jars"
-        )
+        other = "pyspark" in self.pins
+        return ROOT / "build" / (f"jars-spark-{self.line.spark}" if other else "jars")
 
     @property
     def has_other_scala(self) -> bool:
@@ -89,8 +89,14 @@ class Row:
 
     @property
     def has_spark_suites(self) -> bool:
-        """Whether its Spark is another one, and one that is supported wholly."""
-        return "pyspark" in self.pins and self.line.support != "smoke"
+        """Whether Spark is what this row is about, and one that is supported wholly."""
+        spark_alone = "pyspark" in self.pins and not self.has_other_tensorflow
+        return spark_alone and self.line.support != "smoke"
+
+    @property
+    def has_other_tensorflow(self) -> bool:
+        """Whether TensorFlow is what this row is about."""
+        return "tensorflow" in self.pins
 
     def version(self, package: str) -> str:
         """Return the version of a package in this row."""
@@ -154,7 +160,7 @@ class Steps:
         }
         if not other:  # one jar for all of a Scala: that which is in the wheel
             environ["SCALA_VERSION"] = PRIMARY_SPARK.scala_full
-        tasks = ["connector/test"] if other else []
+        tasks = ["connector/test"] if other and self.row.has_spark_suites else []
         self.run("jar", "tools/sbt", *tasks, "collectJars", **environ)
 
     def connector_tests(self, marks: str) -> None:
@@ -166,6 +172,12 @@ class Steps:
         """Run the tests of scoring, which takes another way on Spark below 4.1."""
         if self.row.has_spark_suites:
             self.pytest("predictions", "-m", "spark and not clusters", *PREDICTION_TESTS)
+
+    def learning_tests(self) -> None:
+        """Run what needs no Spark, and what computes."""
+        if self.row.has_other_tensorflow:
+            self.pytest("unit", "tests/unit")
+            self.pytest("learning", "tests/training")
 
     def pytest(self, step: str, *arguments: str) -> None:
         """Run tests in the row's environment, with its own jars where they were built just now."""
@@ -210,6 +222,7 @@ def run_row(row: Row, part: str) -> Result:
     elif part == "all":
         steps.connector_tests("spark")
         steps.prediction_tests()
+        steps.learning_tests()
         steps.pytest("main job", "-m", "matrix", MAIN_JOB_TESTS)
     has_delta = any(row.jars.glob("delta-spark*.jar"))
     versions = {package: row.version(package) for package in SHOWN}

@@ -1,0 +1,159 @@
+"""Write a table of plain files, such as Parquet, so that each write happens once and whole.
+
+Driver side. Spark writes the rows into a folder beside the table. When they are all there a note in
+that folder says so, and from then on the write is decided: its files are moved into the table, and
+where that was cut short, whoever asks for the same write again goes on with it. A folder without a
+note is what a write left that was cut short before; it is thrown away.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import posixpath
+from typing import TYPE_CHECKING, Final
+
+from spark_dl._jvm import spark_errors
+from spark_dl.errors import TableError
+from spark_dl.storage import Storage, join, spark_uri
+from spark_dl.tables.written import SCORING_ID, WrittenTable, cannot_write, transaction
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
+
+    from spark_dl.config import OutputConfig
+
+__all__ = ["partitioned", "rows_of_files", "write_files"]
+
+logger = logging.getLogger(__name__)
+
+#: Beginnings of the names that Spark's readers pass over.
+_HIDDEN: Final = ("_", ".")
+_NOTE: Final = "_spark_dl_write.json"
+
+
+def write_files(df: DataFrame, path: str, output: OutputConfig, scoring_id: str) -> WrittenTable:
+    """Write rows to a table of files, once for each `scoring_id`.
+
+    Args:
+        df: the rows, with a column ``scoring_id``.
+        path: the table, normalised.
+        output: format and mode of the table.
+        scoring_id: name of this write.
+
+    Returns:
+        the rows.
+
+    Raises:
+        TableError: the table cannot be written; nothing was added.
+    """
+    if SCORING_ID not in df.columns:
+        msg = (
+            f"{path}: rows for a {output.format} table need a column {SCORING_ID!r}, by which a "
+            "rerun is known; add it, or write a Delta table"
+        )
+        raise TableError(msg)
+    storage = Storage(path)
+    if storage.exists(join(path, "_delta_log")):
+        msg = f"{path} is a Delta table: set output.format to delta, or choose another path"
+        raise TableError(msg)
+    done = rows_of_files(df.sparkSession, path, output, scoring_id)
+    if done:
+        return WrittenTable(path=path, rows=done, version=None, already_written=True)
+    if output.mode == "append" and storage.list(path):
+        _check_columns(df, path, output)
+    beside = _beside(path, scoring_id)
+    storage.remove(beside)
+    rows = _write_beside(df, storage, beside, path, output)
+    _land(df.sparkSession, storage, beside, path, output.mode)
+    return WrittenTable(path=path, rows=rows, version=None)
+
+
+def rows_of_files(spark: SparkSession, path: str, output: OutputConfig, scoring_id: str) -> int:
+    """Count the rows of a write in a table of files.
+
+    A write that was decided, and cut short while its files were moved, is brought to its end.
+
+    Args:
+        spark: the session.
+        path: the table, normalised.
+        output: format and mode of the table.
+        scoring_id: name of the write.
+
+    Raises:
+        TableError: the table cannot be read, though its rows are to be kept.
+    """
+    from pyspark.sql import functions as sf
+
+    storage = Storage(path)
+    beside = _beside(path, scoring_id)
+    if storage.exists(join(beside, _NOTE)):
+        logger.info("%s: an earlier write of %s was cut short: it is finished", path, scoring_id)
+        note = json.loads(storage.read_text(join(beside, _NOTE)))
+        _land(spark, storage, beside, path, note["mode"])
+    if not storage.list(path):
+        return 0
+    try:
+        table = spark.read.format(output.format).load(spark_uri(path))
+        if SCORING_ID not in table.columns:
+            return 0
+        return table.where(sf.col(SCORING_ID) == scoring_id).count()
+    except spark_errors() as error:
+        if output.mode == "overwrite":
+            return 0  # whatever lies there is replaced
+        raise cannot_write(path, output.mode, error) from error
+
+
+def partitioned(writer: DataFrameWriter, output: OutputConfig) -> DataFrameWriter:
+    """Lay a table's files apart as its settings say."""
+    return writer.partitionBy(*output.partition_by) if output.partition_by else writer
+
+
+def _beside(path: str, scoring_id: str) -> str:
+    return f"{path}.{transaction(scoring_id)}"
+
+
+def _check_columns(df: DataFrame, path: str, output: OutputConfig) -> None:
+    """Refuse to append rows of other columns, which would make the table unreadable."""
+    table = df.sparkSession.read.format(output.format).load(spark_uri(path))
+    there, new = dict(table.dtypes), dict(df.dtypes)
+    if there != new:
+        differing = sorted(name for name in there | new if there.get(name) != new.get(name))
+        msg = (
+            f"{path} has other columns than the rows to append ({', '.join(differing)} differ): "
+            "write to another path, or set output.mode to overwrite"
+        )
+        raise TableError(msg)
+
+
+def _write_beside(
+    df: DataFrame, storage: Storage, beside: str, path: str, output: OutputConfig
+) -> int:
+    """Write the rows, and the note that decides; return how many they are."""
+    from pyspark.sql import Observation
+    from pyspark.sql import functions as sf
+
+    seen = Observation()
+    try:
+        counted = df.observe(seen, sf.count(sf.lit(1)).alias("rows"))
+        partitioned(counted.write.format(output.format), output).save(spark_uri(beside))
+    except spark_errors() as error:
+        storage.remove(beside)
+        raise cannot_write(path, output.mode, error) from error
+    storage.write_atomic(join(beside, _NOTE), json.dumps({"mode": output.mode}))
+    return int(seen.get["rows"])
+
+
+def _land(spark: SparkSession, storage: Storage, beside: str, path: str, mode: str) -> None:
+    """Move files that were decided into the table; each step may be done a second time."""
+    if mode == "overwrite":
+        storage.remove(path)
+    if storage.exists(path):
+        for name in storage.files(beside):
+            if not posixpath.basename(name).startswith(_HIDDEN):
+                storage.move(join(beside, name), join(path, name))
+        storage.remove(beside)
+    else:
+        storage.commit(beside, path)
+        storage.remove(join(path, _NOTE))
+    spark.catalog.refreshByPath(spark_uri(path))
