@@ -32,7 +32,7 @@ help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(INSTALLED) $(JARS) ## table → shards → training on 2 executors → predictions, with a report (BACKEND, DEMO_DIR)
-	DEMO_DIR=$(DEMO_DIR) BACKEND=$(BACKEND) $(BIN)/python examples/demo/run.py
+	SPARK_CONF_DIR=conf/short-lived DEMO_DIR=$(DEMO_DIR) BACKEND=$(BACKEND) $(BIN)/python examples/demo/run.py
 
 test: $(INSTALLED) $(JARS) ## all tests: unit, spark, cluster (PYTEST_ARGS)
 	$(BIN)/python -m pytest --ignore tests/clusters -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)

@@ -30,7 +30,11 @@ time.tzset()
 settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared")
 
-DEMO = Path(__file__).parents[1] / "examples" / "demo"
+ROOT = Path(__file__).parents[1]
+DEMO = ROOT / "examples" / "demo"
+
+# for the sessions of this process, and of those that tests start
+os.environ.setdefault("SPARK_CONF_DIR", str(ROOT / "conf" / "short-lived"))
 
 # A process has one SparkContext at a time. Tests are run in this order, so that each kind of
 # session starts once.
@@ -73,10 +77,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def _use(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., SparkSession]]:
     """Switch this process to a session of a master and settings; the one before is stopped."""
-    quick_start = "-XX:TieredStopAtLevel=1"  # these JVMs are short-lived: compile little
     conf = {
-        "spark.driver.extraJavaOptions": quick_start,
-        "spark.executor.extraJavaOptions": quick_start,
         "spark.driver.memory": "1g",
         "spark.sql.shuffle.partitions": "2",
         "spark.sql.warehouse.dir": str(tmp_path_factory.mktemp("warehouse")),

@@ -196,10 +196,10 @@ class ControlServer:
                 msg = f"rank {rank} has been here already; a second task of it must end"
                 raise ChannelRefusedError(msg)
             self._seen.add(rank)
+            # within the lock, so that no newer one overtakes them; a new connection has room
+            for message in self._standing.values():
+                channel.send(message)
             self._agents[rank] = channel
-            standing = list(self._standing.values())
-        for message in standing:
-            channel.send(message)
         self.inbox.put(Envelope(rank=rank, message=hello))
         try:
             while True:

@@ -57,6 +57,21 @@ def test_what_cannot_be_trained_together_is_refused(model, message):
         build(model())
 
 
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("no_such_module:build", "'no_such_module:build' cannot be imported on the executor"),
+        ("keras:no_such_function", "has no function 'no_such_function'"),
+    ],
+)
+def test_a_model_fn_that_cannot_be_found_is_named(reference, message):
+    task = TrainTask(
+        model_fn=reference, dataset="/nowhere", paths=RunPaths(runs="/nowhere", run_id="r")
+    )
+    with pytest.raises(ConfigError, match=message):
+        build_model(task, SPEC, TwoRanks())
+
+
 def test_a_sum_is_fine_for_one_worker():
     loss = keras.losses.MeanSquaredError(reduction="sum")
     assert build(model_with(loss=loss), Collective()).loss is loss
