@@ -1,9 +1,10 @@
 """Write a table of plain files, such as Parquet, so that each write happens once and whole.
 
-Driver side. Spark writes the rows into a folder beside the table. When they are all there a note in
-that folder says so, and from then on the write is decided: its files are moved into the table, and
-where that was cut short, whoever asks for the same write again goes on with it. A folder without a
-note is what a write left that was cut short before; it is thrown away.
+Driver side. Spark writes the rows into a folder of their own: one that readers of the table pass
+over where files are added, one beside the table where it is made or replaced. When they are all
+there a note in that folder says so, and from then on the write is decided: its files are moved into
+the table, and where that was cut short, whoever asks for the same write again goes on with it. A
+folder without a note is what a write left that was cut short before; it is thrown away.
 """
 
 from __future__ import annotations
@@ -60,12 +61,14 @@ def write_files(df: DataFrame, path: str, output: OutputConfig, scoring_id: str)
     done = rows_of_files(df.sparkSession, path, output, scoring_id)
     if done:
         return WrittenTable(path=path, rows=done, version=None, already_written=True)
-    if output.mode == "append" and storage.list(path):
+    if output.mode == "append" and _has_files(storage, path):
         _check_columns(df, path, output)
-    beside = _beside(path, scoring_id)
-    storage.remove(beside)
-    rows = _write_beside(df, storage, beside, path, output)
-    _land(df.sparkSession, storage, beside, path, output.mode)
+    inside, beside = places = _places(path, scoring_id)
+    for place in places:
+        storage.remove(place)
+    place = inside if output.mode == "append" and storage.exists(path) else beside
+    rows = _write_apart(df, storage, place, path, output)
+    _land(df.sparkSession, storage, place, path, output.mode)
     return WrittenTable(path=path, rows=rows, version=None)
 
 
@@ -86,12 +89,12 @@ def rows_of_files(spark: SparkSession, path: str, output: OutputConfig, scoring_
     from pyspark.sql import functions as sf
 
     storage = Storage(path)
-    beside = _beside(path, scoring_id)
-    if storage.exists(join(beside, _NOTE)):
-        logger.info("%s: an earlier write of %s was cut short: it is finished", path, scoring_id)
-        note = json.loads(storage.read_text(join(beside, _NOTE)))
-        _land(spark, storage, beside, path, note["mode"])
-    if not storage.list(path):
+    for place in _places(path, scoring_id):
+        if storage.exists(join(place, _NOTE)):
+            logger.info("%s: the write %s was cut short: it is finished", path, scoring_id)
+            note = json.loads(storage.read_text(join(place, _NOTE)))
+            _land(spark, storage, place, path, note["mode"])
+    if not _has_files(storage, path):
         return 0
     try:
         table = spark.read.format(output.format).load(spark_uri(path))
@@ -109,8 +112,14 @@ def partitioned(writer: DataFrameWriter, output: OutputConfig) -> DataFrameWrite
     return writer.partitionBy(*output.partition_by) if output.partition_by else writer
 
 
-def _beside(path: str, scoring_id: str) -> str:
-    return f"{path}.{transaction(scoring_id)}"
+def _places(path: str, scoring_id: str) -> tuple[str, str]:
+    """Return where a write may lie before it is in the table: within the table, and beside it."""
+    name = transaction(scoring_id)
+    return join(path, f"_{name}"), f"{path}.{name}"
+
+
+def _has_files(storage: Storage, path: str) -> bool:
+    return any(not name.startswith(_HIDDEN) for name in storage.list(path))
 
 
 def _check_columns(df: DataFrame, path: str, output: OutputConfig) -> None:
@@ -126,8 +135,8 @@ def _check_columns(df: DataFrame, path: str, output: OutputConfig) -> None:
         raise TableError(msg)
 
 
-def _write_beside(
-    df: DataFrame, storage: Storage, beside: str, path: str, output: OutputConfig
+def _write_apart(
+    df: DataFrame, storage: Storage, place: str, path: str, output: OutputConfig
 ) -> int:
     """Write the rows, and the note that decides; return how many they are."""
     from pyspark.sql import Observation
@@ -136,24 +145,24 @@ def _write_beside(
     seen = Observation()
     try:
         counted = df.observe(seen, sf.count(sf.lit(1)).alias("rows"))
-        partitioned(counted.write.format(output.format), output).save(spark_uri(beside))
+        partitioned(counted.write.format(output.format), output).save(spark_uri(place))
     except spark_errors() as error:
-        storage.remove(beside)
+        storage.remove(place)
         raise cannot_write(path, output.mode, error) from error
-    storage.write_atomic(join(beside, _NOTE), json.dumps({"mode": output.mode}))
+    storage.write_atomic(join(place, _NOTE), json.dumps({"mode": output.mode}))
     return int(seen.get["rows"])
 
 
-def _land(spark: SparkSession, storage: Storage, beside: str, path: str, mode: str) -> None:
+def _land(spark: SparkSession, storage: Storage, place: str, path: str, mode: str) -> None:
     """Move files that were decided into the table; each step may be done a second time."""
     if mode == "overwrite":
         storage.remove(path)
     if storage.exists(path):
-        for name in storage.files(beside):
+        for name in storage.files(place):
             if not posixpath.basename(name).startswith(_HIDDEN):
-                storage.move(join(beside, name), join(path, name))
-        storage.remove(beside)
+                storage.move(join(place, name), join(path, name))
+        storage.remove(place)
     else:
-        storage.commit(beside, path)
+        storage.commit(place, path)
         storage.remove(join(path, _NOTE))
     spark.catalog.refreshByPath(spark_uri(path))

@@ -226,6 +226,17 @@ def test_a_write_that_was_cut_short_is_finished_by_the_next_one(
     assert os.listdir(tmp_path) == ["out"]
 
 
+def test_a_first_write_into_an_empty_folder_may_be_cut_short_too(spark, predictions, tmp_path):
+    path = tmp_path / "out"
+    path.mkdir()
+    with killed_at("write_atomic", 1):
+        write(predictions("a", 1), path, "a", format="parquet")
+    for name, number in (("b", 2), ("a", 1)):
+        assert write(predictions(name, number), path, name, format="parquet").rows == 1
+    assert ids(spark.read.parquet(str(path))) == [1, 2]
+    assert not list(path.glob("_spark_dl*"))
+
+
 def test_an_unfinished_write_of_another_name_is_left_alone(spark, predictions, tmp_path):
     path = tmp_path / "out"
     with killed_at("commit", 1):
