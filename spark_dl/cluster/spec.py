@@ -86,7 +86,7 @@ class ClusterSpec:
         hosts = dict.fromkeys(_host(address) for address in self.addresses)
         return {
             "TF_CONFIG": self.tf_config(rank),
-            "no_grpc_proxy": ",".join([*([direct] if direct else []), *hosts]),
+            "no_grpc_proxy": ",".join(filter(None, [direct, *hosts])),
         }
 
     def local_rank(self, rank: int) -> int:

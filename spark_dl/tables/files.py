@@ -58,11 +58,11 @@ def write_files(df: DataFrame, path: str, output: OutputConfig, scoring_id: str)
     if storage.exists(join(path, "_delta_log")):
         msg = f"{path} is a Delta table: set output.format to delta, or choose another path"
         raise TableError(msg)
-    done = rows_of_files(df.sparkSession, path, output, scoring_id)
+    table, done = _look(df.sparkSession, path, output, scoring_id)
     if done:
         return WrittenTable(path=path, rows=done, version=None, already_written=True)
-    if output.mode == "append" and _has_files(storage, path):
-        _check_columns(df, path, output)
+    if output.mode == "append" and table is not None:
+        _check_columns(df, table, path)
     inside, beside = places = _places(path, scoring_id)
     for place in places:
         storage.remove(place)
@@ -86,6 +86,13 @@ def rows_of_files(spark: SparkSession, path: str, output: OutputConfig, scoring_
     Raises:
         TableError: the table cannot be read, though its rows are to be kept.
     """
+    return _look(spark, path, output, scoring_id)[1]
+
+
+def _look(
+    spark: SparkSession, path: str, output: OutputConfig, scoring_id: str
+) -> tuple[DataFrame | None, int]:
+    """Return the table, if one can be read, and how many of its rows are those of a write."""
     from pyspark.sql import functions as sf
 
     storage = Storage(path)
@@ -94,16 +101,16 @@ def rows_of_files(spark: SparkSession, path: str, output: OutputConfig, scoring_
             logger.info("%s: the write %s was cut short: it is finished", path, scoring_id)
             note = json.loads(storage.read_text(join(place, _NOTE)))
             _land(spark, storage, place, path, note["mode"])
-    if not _has_files(storage, path):
-        return 0
+    if all(name.startswith(_HIDDEN) for name in storage.list(path)):
+        return None, 0
     try:
         table = spark.read.format(output.format).load(spark_uri(path))
         if SCORING_ID not in table.columns:
-            return 0
-        return table.where(sf.col(SCORING_ID) == scoring_id).count()
+            return table, 0
+        return table, table.where(sf.col(SCORING_ID) == scoring_id).count()
     except spark_errors() as error:
         if output.mode == "overwrite":
-            return 0  # whatever lies there is replaced
+            return None, 0  # whatever lies there is replaced
         raise cannot_write(path, output.mode, error) from error
 
 
@@ -118,13 +125,8 @@ def _places(path: str, scoring_id: str) -> tuple[str, str]:
     return join(path, f"_{name}"), f"{path}.{name}"
 
 
-def _has_files(storage: Storage, path: str) -> bool:
-    return any(not name.startswith(_HIDDEN) for name in storage.list(path))
-
-
-def _check_columns(df: DataFrame, path: str, output: OutputConfig) -> None:
+def _check_columns(df: DataFrame, table: DataFrame, path: str) -> None:
     """Refuse to append rows of other columns, which would make the table unreadable."""
-    table = df.sparkSession.read.format(output.format).load(spark_uri(path))
     there, new = dict(table.dtypes), dict(df.dtypes)
     if there != new:
         differing = sorted(name for name in there | new if there.get(name) != new.get(name))

@@ -115,7 +115,9 @@ def train(dataset, tmp_path):
 @pytest.mark.parametrize(
     "backend", ["barrier", pytest.param("tensorflowonspark", marks=pytest.mark.clusters)]
 )
-def test_a_failed_training_says_so_at_once_and_goes_on_under_its_id(train, backend, tmp_path):
+def test_a_failed_training_says_so_at_once_and_goes_on_under_its_id(
+    train, backend, tmp_path, cluster_spark
+):
     delays = []
     for rank, role in enumerate(["chief", "worker"]):
         paths = RunPaths(runs=str(tmp_path / "runs"), run_id=f"run-{role}")
@@ -132,9 +134,11 @@ def test_a_failed_training_says_so_at_once_and_goes_on_under_its_id(train, backe
     assert min(delays) < 10
     assert max(delays) < 30
     run = train(backend=backend, run_id=paths.run_id, epochs=2)
+    assert len(run.history["loss"]) == 2
     assert run.history["loss"][-1] < run.history["loss"][0]
     status = JobStatus.read(paths.status)
     assert (status.status, status.attempt, status.error) == (JobState.SUCCEEDED, 2, None)
+    assert cluster_spark.range(5).count() == 5
 
 
 @pytest.mark.parametrize(

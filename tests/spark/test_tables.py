@@ -178,6 +178,19 @@ def test_a_rerun_adds_nothing(spark, predictions, tmp_path, form, caplog):
     assert_df_equality(found, expected, ignore_nullable=True, ignore_row_order=True)
 
 
+def test_what_a_killed_job_left_is_not_taken_in(spark, predictions, tmp_path):
+    """Hadoop's committer takes in whatever tasks it finds where it commits."""
+    path = tmp_path / "out"
+    write(predictions("a", 1), path, "a", format="parquet")
+    left = path / "_temporary" / "0" / "task_202611260000000000000_0001_m_000007"
+    predictions("b", 2).coalesce(1).write.parquet(str(tmp_path / "other"))
+    (part,) = (tmp_path / "other").glob("part-*")
+    left.mkdir(parents=True)
+    part.rename(left / part.name)
+    write(predictions("b", 2, 3), path, "b", format="parquet")
+    assert ids(spark.read.parquet(str(path))) == [1, 2, 3]
+
+
 class Killed(BaseException):
     """As a signal: nothing tidies up after it."""
 

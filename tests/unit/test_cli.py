@@ -24,6 +24,7 @@ from spark_dl.errors import (
     TrainingFailedError,
     WorkerLostError,
 )
+from spark_dl.versions import installed_spark_line
 
 JOBS = Path(__file__).parents[2] / "jobs"
 TRAIN = ["--set", "dataset.path=d", "--set", "model.fn=a:b", "--set", "runs=r"]
@@ -173,12 +174,20 @@ def test_jar_prints_the_path(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out == f"{jar}\n"
 
 
-def test_jar_that_is_not_there_says_how_to_get_it(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "scala"),
+    [
+        ([], installed_spark_line().scala),
+        (["--spark", "4.1"], "2.13"),
+        (["--spark", "3.5"], "2.12"),
+    ],
+)
+def test_jar_that_is_not_there_says_how_to_get_it(tmp_path, monkeypatch, capsys, arguments, scala):
     monkeypatch.setattr("spark_dl._jvm._PACKAGE", str(tmp_path / "spark_dl"))
     monkeypatch.delenv("SPARK_DL_JARS_DIR", raising=False)
-    assert main(["jar", "--spark", "3.5"]) == 2
+    assert main(["jar", *arguments]) == 2
     message = capsys.readouterr().err
-    assert "spark-dl-connector_2.12-0.1.0.jar was not found" in message
+    assert f"spark-dl-connector_{scala}-0.1.0.jar was not found" in message
     assert "make jars" in message
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +50,12 @@ def test_one_line_is_primary():
     assert [line for line in SPARK_LINES.values() if line.support == "primary"] == [PRIMARY_SPARK]
 
 
+def test_the_set_up_has_the_primary_line():
+    pins = (Path(__file__).parents[2] / "constraints.txt").read_text()
+    (version,) = re.findall(r"^pyspark==(\S+)$", pins, re.MULTILINE)
+    assert spark_line(version) is PRIMARY_SPARK
+
+
 def test_the_line_is_that_of_the_pyspark_that_is_installed(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", {"pyspark": "4.0.5"}.get)
     assert installed_spark_line() is SPARK_LINES["4.0"]
@@ -65,15 +73,25 @@ def test_the_jar_has_the_packages_version():
     assert connector_jar_name("2.12") == f"spark-dl-connector_2.12-{spark_dl.__version__}.jar"
 
 
-@pytest.mark.parametrize("arguments", [(), ("4.1",)])
-def test_the_set_up_reads_what_sbt_needs(arguments):
+#: what follows from Spark's line, that is, without the release
+FOR_SBT = {
+    "3.5": ["2.12.18", "delta-spark_2.12", "3.3.3"],
+    "4.1": ["2.13.17", "delta-spark_4.1_2.13", "4.1.0"],
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "release"), [((), []), (("3.5",), ["3.5.9"]), (("4.1",), ["4.1.4"])]
+)
+def test_the_set_up_reads_what_sbt_needs(arguments, release):
     command = [sys.executable, "-m", "spark_dl.versions", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    line = PRIMARY_SPARK if arguments else installed_spark_line()
+    line = arguments[0] if arguments else installed_spark_line().spark
+    scala, artifact, delta = FOR_SBT[line]
     assert done.stdout.splitlines() == [
-        f"export SCALA_VERSION={line.scala_full}",
+        f"export SCALA_VERSION={scala}",
         f"export SPARK_DL_VERSION={spark_dl.__version__}",
-        f"export SPARK_DL_DELTA_ARTIFACT={line.delta_artifact}",
-        f"export SPARK_DL_DELTA_VERSION={line.delta_version}",
-        *(f"export SPARK_DL_SPARK_VERSION={line.release}" for _ in arguments),
+        f"export SPARK_DL_DELTA_ARTIFACT={artifact}",
+        f"export SPARK_DL_DELTA_VERSION={delta}",
+        *(f"export SPARK_DL_SPARK_VERSION={version}" for version in release),
     ]

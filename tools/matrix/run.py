@@ -79,8 +79,13 @@ class Row:
     @property
     def jars(self) -> Path:
         """Where the row's jars lie."""
-        other = "pyspark" in self.pins
+        other = self.has_other_spark
         return ROOT / "build" / (f"jars-spark-{self.line.spark}" if other else "jars")
+
+    @property
+    def has_other_spark(self) -> bool:
+        """Whether its Spark is another one than that of the set-up."""
+        return "pyspark" in self.pins
 
     @property
     def has_other_scala(self) -> bool:
@@ -90,7 +95,7 @@ class Row:
     @property
     def has_spark_suites(self) -> bool:
         """Whether Spark is what this row is about, and one that is supported wholly."""
-        spark_alone = "pyspark" in self.pins and not self.has_other_tensorflow
+        spark_alone = self.has_other_spark and not self.has_other_tensorflow
         return spark_alone and self.line.support != "smoke"
 
     @property
@@ -150,7 +155,7 @@ class Steps:
 
     def build_jars(self) -> None:
         """Lay out the connector and Delta; test the connector where it is compiled anew."""
-        if "pyspark" not in self.row.pins:
+        if not self.row.has_other_spark:
             return
         other = self.row.has_other_scala
         environ = shell_variables(self.row.line) | {
