@@ -14,6 +14,7 @@ from spark_dl.errors import ConfigError
 from spark_dl.versions import connector_jar_name, installed_spark_line, spark_line
 
 if TYPE_CHECKING:
+    from pyspark import SparkContext
     from pyspark.resource import ResourceProfile
     from pyspark.sql import SparkSession
 
@@ -42,6 +43,7 @@ __all__ = [
     "spark_errors",
     "takes_profiles",
     "task_slots",
+    "tokens_of_this_driver",
 ]
 
 logger = logging.getLogger(__name__)
@@ -334,7 +336,19 @@ def delegation_tokens(spark: SparkSession) -> bytes | None:
     """
     if is_connect(spark):
         return None
-    jvm: Any = spark.sparkContext._jvm  # noqa: SLF001 (this module's job)
+    return _held_tokens(spark.sparkContext)
+
+
+def tokens_of_this_driver() -> bytes | None:
+    """Return the delegation tokens of the Spark that this process drives, if it drives one."""
+    from pyspark import SparkContext
+
+    context = SparkContext._active_spark_context  # noqa: SLF001 (this module's job)
+    return _held_tokens(context) if context is not None else None
+
+
+def _held_tokens(context: SparkContext) -> bytes | None:
+    jvm: Any = context._jvm  # noqa: SLF001 (this module's job)
     security = jvm.org.apache.hadoop.security
     kept = security.Credentials()
     held = security.UserGroupInformation.getCurrentUser().getCredentials().getAllTokens()

@@ -23,6 +23,7 @@ from spark_dl._jvm import (
     connector_jar,
     delta_jars,
     is_connect,
+    tokens_of_this_driver,
 )
 from spark_dl.config.environment import (
     configured_master,
@@ -31,6 +32,7 @@ from spark_dl.config.environment import (
     under_spark_submit,
 )
 from spark_dl.errors import ConfigError
+from spark_dl.storage.tokens import follow_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -206,3 +208,8 @@ def _remove_work_folder(application: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             os.rmdir(work)  # only when no other application uses it
+
+
+# what a driver reads and writes by itself is opened by what opens it for Spark: a keytab's tokens
+# are Spark's alone
+follow_tokens(tokens_of_this_driver)

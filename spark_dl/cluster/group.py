@@ -22,7 +22,6 @@ from spark_dl.cluster.hub import RemoteControl
 from spark_dl.cluster.plan import LaunchPlan
 from spark_dl.cluster.profile import worker_profile
 from spark_dl.cluster.ranks import RankTable
-from spark_dl.cluster.renewal import TokenWatch
 from spark_dl.cluster.shipping import pickle_by_value
 from spark_dl.cluster.status import RankPhase
 from spark_dl.errors import (
@@ -32,6 +31,7 @@ from spark_dl.errors import (
     TimeoutExpiredError,
 )
 from spark_dl.storage.filesystem import join
+from spark_dl.storage.tokens import TokenWatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Final, get_args
 
+from spark_dl._jvm import delegation_tokens
 from spark_dl.errors import ConfigError, ModelError
 from spark_dl.inference.foreign import open_any
 from spark_dl.inference.inputs import (
@@ -17,18 +19,20 @@ from spark_dl.inference.predictor import ERROR_FIELD, OnError, ScoringTask
 from spark_dl.inference.scoring import random_scoring_id
 from spark_dl.inference.udf import scored_column, scored_rows, way_into_python
 from spark_dl.schema.derive import quoted
+from spark_dl.storage import is_local
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Mapping
 
-    from pyspark.sql import Column, DataFrame
+    from pyspark.sql import Column, DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
     from spark_dl.inference.inputs import InputColumns
+    from spark_dl.inference.loading import ModelFile
     from spark_dl.inference.model import ExportedModel
 
-__all__ = ["LINEAGE_COLUMNS", "predict", "table_columns"]
+__all__ = ["LINEAGE_COLUMNS", "for_executors", "predict", "table_columns"]
 
 #: What every row of predictions says about where it came from.
 LINEAGE_COLUMNS: Final = ("model_run_id", "model_version", "scoring_id")
@@ -99,7 +103,7 @@ def predict(  # noqa: PLR0913 - the façade: one keyword a setting
         model = open_any(model, df.sparkSession, allow_lambda=allow_lambda)
     wanted = remap_inputs(model.inputs, inputs, model=model.path)
     task = ScoringTask(
-        file=model.file,
+        file=for_executors(model.file, df.sparkSession),
         inputs=bind_inputs(wanted, table_columns(df.schema), model=model.path),
         outputs=model.outputs,
         fields={name: f"output_{i}" for i, name in enumerate(model.outputs)},
@@ -113,6 +117,13 @@ def predict(  # noqa: PLR0913 - the façade: one keyword a setting
     return _with_predictions(df, task, columns).withColumns(
         _lineage(model, scoring_id or random_scoring_id())
     )
+
+
+def for_executors(file: ModelFile, spark: SparkSession) -> ModelFile:
+    """Return a model's file with the tokens that open it, where a storage may ask for some."""
+    if is_local(file.path):
+        return file
+    return dataclasses.replace(file, tokens=delegation_tokens(spark))
 
 
 def table_columns(schema: StructType) -> dict[str, TableColumn]:

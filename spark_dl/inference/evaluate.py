@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from spark_dl._jvm import brief_cause, spark_errors
 from spark_dl.errors import DataError, ModelError, SchemaError
-from spark_dl.inference.apply import predict, table_columns
+from spark_dl.inference.apply import for_executors, predict, table_columns
 from spark_dl.inference.figures import Confusion, Evaluation, confusion_of
 from spark_dl.inference.inputs import bind_inputs, remap_inputs
 from spark_dl.inference.keras_metrics import MetricsTask, merged_metrics, partial_metrics
@@ -130,7 +130,7 @@ def _own_metrics(  # noqa: PLR0913 - what `evaluate` was given
     bound = bind_inputs(wanted, table_columns(df.schema), model=model.path)
     weights = _weight_column(df, model, weight)
     task = MetricsTask(
-        file=file,
+        file=for_executors(file, df.sparkSession),
         inputs=bound,
         label=label,
         has_weight=bool(weights),

@@ -13,7 +13,7 @@ import os
 import tempfile
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from spark_dl.errors import DataError, ModelError
@@ -21,6 +21,7 @@ from spark_dl.inference.keras_files import brief_reason, read_keras, served_func
 from spark_dl.storage import Storage, is_local, join
 from spark_dl.storage.cache import local_copy
 from spark_dl.storage.checksum import file_checksum
+from spark_dl.storage.tokens import keep_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -54,12 +55,15 @@ class ModelFile:
         checksum: its checksum; another content at the same path is another model.
         kind: ``exported`` by a run of ours, ``saved_model`` of any origin, or ``keras``.
         allow_lambda: whether a ``.keras`` file may hold Lambda layers, which are code.
+        tokens: delegation tokens that open it. An executor's Python workers have those only that
+            their container began with, and Spark tells its own JVMs alone of newer ones.
     """
 
     path: str
     checksum: str
     kind: ModelKind = "exported"
     allow_lambda: bool = False
+    tokens: bytes | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,6 +209,8 @@ def _load(file: ModelFile) -> LoadedModel:
 @contextlib.contextmanager
 def _local_copy(file: ModelFile) -> Iterator[str]:
     """Give a path that TensorFlow can read; it is not needed once the model is loaded."""
+    if file.tokens is not None:
+        keep_tokens(file.tokens)
     if file.kind != "keras":
         with local_copy(file.path, file.checksum) as folder:
             yield folder

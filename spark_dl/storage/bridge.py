@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Final
 
 from spark_dl.config.environment import hadoop_environ, token_file
 from spark_dl.storage.java import server_command
+from spark_dl.storage.tokens import look_for_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -154,6 +155,7 @@ class Bridge:
 
     def _renew_tokens(self) -> None:
         """Have the JVM take the tokens that came since the last call, if any did."""
+        look_for_tokens()
         stamp = _stamp(token_file())
         if stamp is not None and stamp != self._tokens:
             self._call(b"T", text(stamp[0]))

@@ -1,21 +1,33 @@
 """Delegation tokens that came after this process began, as a file for the JVM beside it.
 
 Hadoop reads the file that HADOOP_TOKEN_FILE_LOCATION names when a JVM starts, and never again, and
-Spark hands renewed tokens to its own JVMs only. What is told of new ones writes them to a file, and
-`spark_dl.storage.bridge` has its JVM take them from there whenever the file has changed.
+Spark hands new tokens to its own JVMs only. What is told of them writes them to a file, and
+`spark_dl.storage.bridge` has its JVM take them from there whenever the file has changed. A worker
+is told by its driver, and a driver asks Spark (`follow_tokens`).
 """
 
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import shutil
 import tempfile
+import time
 import uuid
+from typing import TYPE_CHECKING, Final
 
 from spark_dl.config.environment import local_folders, name_token_file
 
-__all__ = ["TokenFile", "keep_tokens"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["TokenFile", "TokenWatch", "follow_tokens", "keep_tokens", "look_for_tokens"]
+
+logger = logging.getLogger(__name__)
+
+#: Spark renews tokens after three quarters of their life, which is hours.
+_EVERY_S: Final = 10.0
 
 
 class TokenFile:
@@ -52,7 +64,39 @@ def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
+class TokenWatch:
+    """Looks from time to time whether there are other tokens than before.
+
+    Args:
+        read: returns the driver's tokens, `None` where it has none.
+    """
+
+    def __init__(self, read: Callable[[], bytes | None]) -> None:
+        """Look at once when first asked."""
+        self._read = read
+        self._next = 0.0
+        self._known: bytes | None = None
+
+    def news(self) -> bytes | None:
+        """Return tokens that were not here before, for the workers; this process takes them too."""
+        if time.monotonic() < self._next:
+            return None
+        self._next = time.monotonic() + _EVERY_S
+        try:
+            found = self._read()
+        except Exception:  # what needs no tokens must not end for it
+            logger.debug("the delegation tokens cannot be read", exc_info=True)
+            return None
+        if found is None or found == self._known:
+            return None
+        self._known = found
+        keep_tokens(found)
+        return found
+
+
 _own: list[TokenFile] = []
+#: By process: a fork shares its parent's connection to Spark, and must not talk on it.
+_followed: dict[int, TokenWatch] = {}
 
 
 def keep_tokens(tokens: bytes) -> None:
@@ -62,3 +106,14 @@ def keep_tokens(tokens: bytes) -> None:
         atexit.register(_own[0].close)
         name_token_file(_own[0].path)
     _own[0].replace(tokens)
+
+
+def follow_tokens(read: Callable[[], bytes | None]) -> None:
+    """Have this process's own JVM use the tokens that `read` returns now and later."""
+    _followed[os.getpid()] = TokenWatch(read)
+
+
+def look_for_tokens() -> None:
+    """Take new tokens from where they are followed, if they are and some time has passed."""
+    if watch := _followed.get(os.getpid()):
+        watch.news()

@@ -12,7 +12,7 @@ import pytest
 
 import spark_dl
 from spark_dl import _jvm
-from spark_dl.cluster import renewal
+from spark_dl.storage import tokens
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -49,7 +49,7 @@ def patient(spec, params):
 
 
 def test_tokens_reach_the_processes_that_train(cluster_spark, tmp_path, monkeypatch):
-    monkeypatch.setattr(renewal, "_EVERY_S", 0.2)
+    monkeypatch.setattr(tokens, "_EVERY_S", 0.2)
     monkeypatch.delenv("SPARK_DL_TOKEN_FILE", raising=False)
     frame = cluster_spark.range(80).selectExpr(
         "cast(id as float) as x", "cast(id * 2 as float) as y"

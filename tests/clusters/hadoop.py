@@ -70,21 +70,28 @@ class Ports:
             holder.close()
 
 
-def hadoop_jars() -> Path:
-    """Return the folder of Hadoop's jars; Maven fetches them once."""
-    with cache_lock("hadoop") as folder:
+def maven_jars(name: str, pom: Path, *, without: str = "") -> Path:
+    """Return the folder of the jars that a pom names; Maven fetches them once.
+
+    Args:
+        name: of the folder in the cache.
+        pom: what to fetch.
+        without: group ids to leave out, with commas between.
+    """
+    with cache_lock(name) as folder:
         jars = folder / "jars"
-        if not (folder / "pom.xml").exists() or (folder / "pom.xml").read_text() != POM.read_text():
+        if not (folder / "pom.xml").exists() or (folder / "pom.xml").read_text() != pom.read_text():
             shutil.rmtree(jars, ignore_errors=True)
             subprocess.run(
                 [
-                    *("mvn", "-q", "-B", "-f", str(POM), "dependency:copy-dependencies"),
+                    *("mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies"),
                     *("-DincludeScope=runtime", f"-DoutputDirectory={jars}"),
+                    f"-DexcludeGroupIds={without}",
                 ],
                 check=True,
                 timeout=900,
             )
-            shutil.copy(POM, folder / "pom.xml")
+            shutil.copy(pom, folder / "pom.xml")
         return jars
 
 
@@ -121,7 +128,7 @@ class Hadoop:
         self._java = [*_JAVA, *java_options]
         self._ports = Ports()
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
-        self._jars = hadoop_jars()
+        self._jars = maven_jars("hadoop", POM)
         self.namenode_port = self._ports.take()
         self.webhdfs_port = self._ports.take()
         self.rm_web_port = self._ports.take()

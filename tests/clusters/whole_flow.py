@@ -1,7 +1,12 @@
-"""The whole flow in one application, everything below a folder of HDFS: ``whole_flow.py URI``."""
+"""The whole flow in one application, everything below a folder: ``whole_flow.py URI [SECONDS]``.
 
+A training for which SECONDS are given goes on for as long, with a checkpoint at its end.
+"""
+
+import functools
 import json
 import sys
+import time
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as sf
@@ -20,7 +25,18 @@ def build(spec, params):
     return model
 
 
-def main(root):
+def last(seconds, rank):
+    import keras
+
+    began = time.monotonic()
+
+    def wait(epoch, logs):
+        time.sleep(max(0.0, began + seconds - time.monotonic()))
+
+    return keras.callbacks.LambdaCallback(on_epoch_end=wait)
+
+
+def main(root, seconds=0.0):
     spark = SparkSession.builder.getOrCreate()
     pixels = sf.expr("transform(sequence(0, 15), i -> cast((id * 7 + i) % 17 as float))")
     rows = spark.range(ROWS).select(
@@ -33,7 +49,13 @@ def main(root):
         table, features={"pixels": feature}, label="digit", id="id", path=f"{root}/dataset"
     )
     run = spark_dl.train(
-        build, dataset, num_workers=2, epochs=2, global_batch_size=16, runs=f"{root}/runs"
+        build,
+        dataset,
+        callbacks=functools.partial(last, seconds),
+        num_workers=2,
+        epochs=2,
+        global_batch_size=16,
+        runs=f"{root}/runs",
     )
     spark_dl.predict(table, run.model_path).write.parquet(f"{root}/predictions")
     scored = spark.read.parquet(f"{root}/predictions").count()
@@ -42,4 +64,4 @@ def main(root):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], *map(float, sys.argv[2:]))

@@ -5,7 +5,8 @@ environment ``.venv-<row>`` holds just these pins, laid over the packages of ``.
 is made in the time of their download and differs in nothing else. What is run follows from the
 pins: where TensorFlow is another one, the tests without Spark and those of learning; else the
 connector's suite in the JVM where the row has another Scala, its pytest suite and the tests of
-scoring where Spark differs and has the support "core"; and the main job always.
+scoring where Spark differs and has the support "core"; and the main job always. A row without pins
+is the set-up itself, in surroundings that its line ``# tests: …`` names.
 
     .venv/bin/python tools/matrix/run.py [--jars | --short] [--record] [ROW…]
 
@@ -51,10 +52,12 @@ class Row:
     Attributes:
         name: name of the row's file.
         pins: package to version, where it differs from the set-up's.
+        tests: what makes up the main job there.
     """
 
     name: str
     pins: dict[str, str]
+    tests: str
 
     @classmethod
     def read(cls, name: str) -> Row:
@@ -63,8 +66,10 @@ class Row:
         if not path.exists():
             rows = ", ".join(all_rows())
             sys.exit(f"tools/matrix/run.py: there is no row {name!r} (rows: {rows})")
-        pins = re.findall(r"^([\w.-]+)==([\w.]+)$", path.read_text(), re.MULTILINE)
-        return cls(name, dict(pins))
+        text = path.read_text()
+        pins = re.findall(r"^([\w.-]+)==([\w.]+)$", text, re.MULTILINE)
+        tests = re.search(r"^# tests: (\S+)$", text, re.MULTILINE)
+        return cls(name, dict(pins), tests[1] if tests else MAIN_JOB_TESTS)
 
     @property
     def line(self) -> SparkLine:
@@ -74,6 +79,8 @@ class Row:
     @property
     def python(self) -> Path:
         """The interpreter of the row's environment."""
+        if not self.pins:
+            return Path(sys.executable)
         return ROOT / f".venv-{self.name}" / "bin" / "python"
 
     @property
@@ -140,6 +147,8 @@ class Steps:
 
     def environment(self) -> None:
         """Lay the row's pins over the set-up's packages."""
+        if not self.row.pins:
+            return
         home = self.row.python.parents[1]
         pins = HERE / f"{self.row.name}.txt"
         stamp = home / ".pins"
@@ -223,12 +232,12 @@ def run_row(row: Row, part: str) -> Result:
         steps.build_jars()
     if part == "short":
         steps.connector_tests("spark and smoke")
-        steps.pytest("main job", "-m", "matrix", "-k", "barrier", MAIN_JOB_TESTS)
+        steps.pytest("main job", "-m", "matrix", "-k", "barrier", row.tests)
     elif part == "all":
         steps.connector_tests("spark")
         steps.prediction_tests()
         steps.learning_tests()
-        steps.pytest("main job", "-m", "matrix", MAIN_JOB_TESTS)
+        steps.pytest("main job", "-m", "matrix", row.tests)
     has_delta = any(row.jars.glob("delta-spark*.jar"))
     versions = {package: row.version(package) for package in SHOWN}
     versions |= {"Scala": row.line.scala, "Delta": row.line.delta_version if has_delta else "none"}

@@ -1,7 +1,6 @@
 """What a user runs on a machine without Java: prepare, train, predict over Spark Connect.
 
-Run by hand so far: ``python client.py sc://… SHARED_FOLDER train,fail,tfos``. It prints one JSON
-object a step.
+``python client.py sc://… SHARED_FOLDER train,fail,tfos,interrupt`` prints one JSON object a step.
 """
 
 from __future__ import annotations
@@ -61,8 +60,7 @@ def main(remote: str, folder: str, steps: list[str]) -> None:
             params={"rate": 0.01},
             global_batch_size=16,
             runs=f"{folder}/runs",
-            tensorboard=False,
-            **{"num_workers": 2, "epochs": 3, **settings},
+            **{"num_workers": 2, "epochs": 3, "tensorboard": False, **settings},
         )
 
     if "train" in steps:
@@ -86,7 +84,7 @@ def main(remote: str, folder: str, steps: list[str]) -> None:
     if "interrupt" in steps:
         say("interrupt")
         try:
-            train(model_fn, run_id="interrupted", epochs=100_000)
+            train(model_fn, run_id="interrupted", epochs=100_000, tensorboard=True)
         except KeyboardInterrupt:
             # the slots are free again: a barrier stage of both starts at once
             say("interrupted", loss=train(model_fn, run_id="after").history["loss"])

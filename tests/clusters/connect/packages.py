@@ -1,21 +1,23 @@
-"""What a client of Spark Connect needs beside pyspark, in a folder for its PYTHONPATH."""
+"""What clients of Spark Connect are made of."""
 
 from __future__ import annotations
 
 import sys
 from typing import TYPE_CHECKING
 
-from clusters.environment import ROOT, cache_lock, digest, made, run
+from clusters.environment import ROOT, build_wheel, cache_lock, digest, made, run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 #: What the extra `connect` adds to the set-up's packages.
 NAMES = ("grpcio-status", "googleapis-common-protos", "zstandard")
+#: As docs/connect.md has it.
+CLIENT = "pyspark-client>=4.1,<4.2"
 
 
 def connect_packages() -> Path:
-    """Install them where the cache has them not and return the folder."""
+    """Install what the set-up's pyspark lacks and return the folder, for a PYTHONPATH."""
     exact = (ROOT / "constraints.txt").read_text().splitlines()
     packages = [line for line in exact if line.partition("==")[0] in NAMES]
     with cache_lock("connect") as folder:
@@ -26,3 +28,19 @@ def connect_packages() -> Path:
             run(*pip, "--target", str(target), *packages)
             (folder / "pins").write_text(pins)
         return target
+
+
+def connect_client() -> Path:
+    """Give the Python of a client's environment: the wheel and no Spark, no Java, no TensorFlow."""
+    with cache_lock("connect-client") as folder:
+        wheel = build_wheel(folder)
+        python = folder / "venv" / "bin" / "python"
+        pip = (str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+        constraints = ROOT / "constraints.txt"
+        pins = digest(constraints.read_bytes(), CLIENT.encode(), sys.version.encode())
+        if not made(folder / "pins", pins):
+            run(sys.executable, "-m", "venv", "--clear", str(folder / "venv"))
+            run(*pip, "-c", str(constraints), f"{wheel}[tensorboard]", CLIENT)
+            (folder / "pins").write_text(pins)
+        run(*pip, "--no-deps", "--force-reinstall", str(wheel))
+        return python

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: A token's first life is short: a training outlives it.
 RENEW_MS = 60_000
+#: And nobody can make it longer than this: YARN renews those of an application.
+LIFE_MS = 90_000
 
 
 @pytest.fixture(scope="session")
@@ -57,24 +59,31 @@ def secure_settings(keytab: Path) -> dict[str, dict[str, object]]:
             # low ports and TLS would guard the DataNode; its clients are this machine's
             "ignore.secure.ports.for.testing": "true",
             "dfs.namenode.delegation.token.renew-interval": RENEW_MS,
-            "dfs.namenode.delegation.token.max-lifetime": 3 * RENEW_MS,
+            "dfs.namenode.delegation.token.max-lifetime": LIFE_MS,
         },
         "yarn-site": {
             "yarn.resourcemanager.principal": service,
             "yarn.resourcemanager.keytab": keytab,
             "yarn.nodemanager.principal": service,
             "yarn.nodemanager.keytab": keytab,
+            # their pages are asked for figures only, and would want a secret of their own
+            "yarn.resourcemanager.webapp.delegation-token-auth-filter.enabled": "false",
         },
     }
 
 
 @pytest.fixture(scope="session")
 def secure_hadoop(kdc: Kdc, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hadoop]:
-    """HDFS that asks for tickets."""
+    """HDFS and YARN that ask for tickets, and a folder of HDFS that is alice's."""
+    service = "hadoop/localhost"
+    keytab = kdc.keytab(service)
     with Hadoop(
         tmp_path_factory.mktemp("secure-hadoop"),
-        node_managers=0,
-        settings=secure_settings(kdc.keytab("hadoop/localhost")),
+        settings=secure_settings(keytab),
         java_options=kdc.java_options,
     ) as started:
+        kdc.log_in(service, keytab)
+        started.fs("-mkdir", "-p", "/user/alice", environ=kdc.environ)
+        started.fs("-chown", "alice", "/user/alice", environ=kdc.environ)
+        kdc.log_out()
         yield started

@@ -65,11 +65,6 @@ def test_a_process_outlives_its_first_token(secure_hadoop, kdc, alice, tmp_path,
         kdc.log_out()
         return Path(path).read_bytes()
 
-    service = kdc.root / "hadoop-localhost.keytab"
-    kdc.log_in("hadoop/localhost", service)
-    secure_hadoop.fs("-mkdir", "-p", "/user/alice", environ=kdc.environ)
-    secure_hadoop.fs("-chown", "alice", "/user/alice", environ=kdc.environ)
-    kdc.log_out()
     storage = Storage(secure_hadoop.uri)
     path = join(secure_hadoop.uri, "user/alice/kept")
     with pytest.raises(StorageError, match="authenticate"):

@@ -1,0 +1,65 @@
+"""``whole_flow.py``, submitted as a user would, in this checkout's Python."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import pyspark
+from clusters.environment import ROOT
+from clusters.guide import shell, user_environ
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+SPARK_HOME = os.path.dirname(pyspark.__file__)
+PROGRAM = ROOT / "tests" / "clusters" / "whole_flow.py"
+SETTINGS = {
+    "spark.driver.memory": "768m",
+    "spark.pyspark.python": sys.executable,
+    "spark.ui.enabled": "false",
+    "spark.sql.shuffle.partitions": "2",
+}
+ON_YARN = {
+    "spark.master": "yarn",
+    "spark.executor.instances": "2",
+    "spark.executor.memory": "512m",
+    "spark.executor.memoryOverhead": "1536m",
+    "spark.yarn.am.memory": "384m",
+    "spark.yarn.jars": f"local:{SPARK_HOME}/jars/*",
+}
+
+
+def submit_flow(
+    folder: Path,
+    *arguments: str,
+    settings: Mapping[str, str],
+    environ: Mapping[str, str],
+) -> dict:
+    """Run the flow, which must succeed.
+
+    Args:
+        folder: the user's working directory.
+        arguments: of the program.
+        settings: Spark's, beside those that make the application small.
+        environ: variables of the user's shell, beside this process's.
+
+    Returns:
+        What the program told: where run and model lie, and how many rows were scored.
+    """
+    (jar,) = (ROOT / "build" / "jars").glob("spark-dl-connector_*.jar")
+    given = {**SETTINGS, "spark.jars": str(jar), **settings}
+    flags = " ".join(f"--conf '{key}={value}'" for key, value in given.items())
+    done = shell(
+        f"spark-submit {flags} {PROGRAM} {' '.join(arguments)}",
+        folder=folder,
+        environ=user_environ(
+            [os.path.join(SPARK_HOME, "bin")], {"SPARK_HOME": SPARK_HOME, **environ}
+        ),
+    )
+    # in client mode a driver's traceback comes on stdout
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
