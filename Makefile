@@ -11,7 +11,7 @@ BACKEND ?= tensorflowonspark# backend of `make demo`: tensorflowonspark, barrier
 OTHER_SPARK ?= 3.5# the connector is built for this line too, for the wheel
 MATRIX ?=# rows of `make test-matrix`, e.g. spark-3.5; all by default
 KILLS ?= 20# of `make soak`
-PROCESSES ?= 2# that share the tests of `make test`
+PROCESSES ?= 2# that share the tests of `make test` and `make test-faults`
 PYTEST_ARGS ?=# further arguments of pytest, e.g. 'tests/unit -k config'
 
 VENV := .venv
@@ -41,7 +41,7 @@ test-clusters: $(INSTALLED) $(JARS) ## from the wheel, on YARN, standalone, … 
 	$(BIN)/python -m pytest -m clusters tests/clusters tests/cluster tests/spark $(PYTEST_ARGS)
 
 test-faults: $(INSTALLED) $(JARS) ## kill, cut off and starve what trains: it must go on or say why (PYTEST_ARGS)
-	$(BIN)/python -m pytest -m faults tests/training tests/storage tests/faults $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m faults -n $(PROCESSES) --dist loadfile --no-loadscope-reorder tests/training tests/storage tests/faults $(PYTEST_ARGS)
 
 test-matrix: $(INSTALLED) $(JARS) ## connector and main job on other Sparks and TensorFlows, each in a venv of its own (MATRIX)
 	$(BIN)/python tools/matrix/run.py --record $(MATRIX)

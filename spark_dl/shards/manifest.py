@@ -5,6 +5,7 @@ Pure: neither pyspark nor tensorflow.
 
 from __future__ import annotations
 
+import json
 import posixpath
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -165,11 +166,25 @@ class Manifest(BaseModel):
         if not storage.exists(path):
             msg = f"{path} does not exist: {folder} holds no finished dataset; run prepare first"
             raise ManifestError(msg)
+        text = storage.read_bytes(path)
         try:
-            return cls.model_validate_json(storage.read_bytes(path))
+            return cls.model_validate_json(text)
         except ValidationError as error:
-            msg = (
-                f"{path} cannot be used (this version reads format version {FORMAT_VERSION}): "
-                f"{error}"
-            )
+            version = _format_version(text)
+            if version != FORMAT_VERSION and isinstance(version, int):
+                msg = (
+                    f"{path} is of format version {version}, this spark_dl reads {FORMAT_VERSION}: "
+                    "use the spark_dl that wrote it, or prepare the dataset again"
+                )
+            else:
+                msg = f"{path} cannot be used, prepare the dataset again: {error}"
             raise ManifestError(msg) from error
+
+
+def _format_version(text: bytes) -> object:
+    """Return what a manifest that cannot be read says of its format, `None` if nothing."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    return found.get("format_version") if isinstance(found, dict) else None

@@ -12,6 +12,7 @@ import threading
 import time
 
 import pytest
+from shells import plain_environ
 
 from spark_dl.cli import main
 
@@ -22,11 +23,9 @@ SPARK_DL = [sys.executable, "-c", "import sys; from spark_dl.cli import main; sy
 
 
 def start(command, project, **environ):
-    hidden = ("SPARK", "PYSPARK", "MASTER")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
     return subprocess.run(
         command,
-        env=clean | environ,
+        env=plain_environ() | environ,
         cwd=project,
         capture_output=True,
         text=True,

@@ -6,7 +6,6 @@ Every case starts sessions of its own: but for the first, `make test-clusters` r
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from shells import plain_environ
 
 from spark_dl._jvm import connector_jar
 from spark_dl.versions import PRIMARY_SPARK
@@ -47,11 +47,9 @@ def config(tmp_path):
 @pytest.fixture
 def doctor(config):
     def ask(*words, **environ):
-        hidden = ("SPARK", "PYSPARK", "MASTER")
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
         done = subprocess.run(
             [*SPARK_DL, "doctor", "--config", str(config), "--json", *words],
-            env=clean | environ,
+            env=plain_environ() | environ,
             capture_output=True,
             text=True,
             timeout=DEADLINE_S,

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from shells import plain_environ
 
 import spark_dl
 from spark_dl.storage import JobState, JobStatus
@@ -75,11 +76,9 @@ def project(tmp_path_factory):
 
 def start(command, project, **environ):
     """Run a job from another folder, as a scheduler would."""
-    hidden = ("SPARK", "PYSPARK", "MASTER", "PYTHONPATH")
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
     return subprocess.run(
         [*command, "--config", str(project / "job.yaml")],
-        env=clean | environ,
+        env=plain_environ() | environ,
         cwd=project,
         capture_output=True,
         text=True,

@@ -33,13 +33,22 @@ def settings():
 
 
 @pytest.fixture(scope="session")
-def dataset(cluster_spark, tmp_path_factory):
+def rows(cluster_spark):
     frame = cluster_spark.range(0, ROWS, 1, 3).selectExpr(
         "id", "cast(rand(1) as float) a", "cast(rand(2) as float) b"
     )
-    frame = frame.selectExpr("*", "3 * a - 2 * b + 1 as y")
-    path = str(tmp_path_factory.mktemp("faults") / "dataset")
-    return spark_dl.prepare(frame, features=["a", "b"], label="y", id="id", path=path, seed=7)
+    return frame.selectExpr("*", "3 * a - 2 * b + 1 as y")
+
+
+def prepared(rows, path, **settings):
+    return spark_dl.prepare(
+        rows, features=["a", "b"], label="y", id="id", path=str(path), seed=7, **settings
+    )
+
+
+@pytest.fixture(scope="session")
+def dataset(rows, tmp_path_factory):
+    return prepared(rows, tmp_path_factory.mktemp("faults") / "dataset")
 
 
 def sha256(model_path):

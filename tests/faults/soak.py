@@ -177,6 +177,7 @@ class Soak:
         """Start the driver as a scheduler would."""
         hidden = ("SPARK", "PYSPARK", "MASTER")
         clean = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+        clean["SPARK_CONF_DIR"] = str(ROOT / "conf" / "short-lived")
         job = [sys.executable, str(ROOT / "jobs" / "train.py"), "--config", "job.yaml"]
         with (self.folder / "log").open("a") as log:
             self.driver = subprocess.Popen(

@@ -16,6 +16,7 @@ import yaml
 from faults import model
 from faults.conftest import AT, BATCH, EPOCHS, WORKERS, Caught, settings
 from faults.model import DEADLINE_S, reached
+from shells import plain_environ
 
 from spark_dl.runs import finished_run
 from spark_dl.storage import JobState, RunPaths
@@ -58,12 +59,10 @@ def drive(project):
     started = []
 
     def start():
-        hidden = ("SPARK", "PYSPARK", "MASTER")
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
         job = [sys.executable, str(ROOT / "jobs" / "train.py"), "--config", "job.yaml"]
         with (project / f"log-{len(started)}").open("w") as log:
             process = subprocess.Popen(
-                job, cwd=project, env=clean, stdout=subprocess.PIPE, stderr=log, text=True
+                job, cwd=project, env=plain_environ(), stdout=subprocess.PIPE, stderr=log, text=True
             )
         started.append(process)
         return process

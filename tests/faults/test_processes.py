@@ -89,7 +89,7 @@ def test_a_slow_rank_is_named_with_its_stack(start, as_if_nothing_happened, capl
 
 
 def drag(rank):
-    return 0.3 if rank == 1 else 0.0
+    return 0.8 if rank == 1 else 0.0
 
 
 def test_a_rank_that_slows_the_others_down_is_named(start, as_if_nothing_happened, caplog):

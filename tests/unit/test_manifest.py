@@ -47,11 +47,18 @@ def test_a_folder_without_one(tmp_path):
         Manifest.read(str(tmp_path / "nothing"))
 
 
-@pytest.mark.parametrize("change", [{"format_version": 2}, {"spec": None}, {"more": 1}])
-def test_a_manifest_that_this_version_cannot_read(tmp_path, change):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format_version": 2}, r"manifest\.json is of format version 2, this spark_dl reads 1"),
+        ({"spec": None}, r"manifest\.json cannot be used, prepare .*spec"),
+        ({"more": 1}, r"manifest\.json cannot be used, prepare .*more"),
+    ],
+)
+def test_a_manifest_that_this_version_cannot_read(tmp_path, change, message):
     facts = json.loads(manifest().model_dump_json()) | change
     (tmp_path / "manifest.json").write_text(json.dumps(facts))
-    with pytest.raises(ManifestError, match=r"manifest\.json cannot be used .* format version 1"):
+    with pytest.raises(ManifestError, match=f"(?s){message}"):
         Manifest.read(str(tmp_path))
 
 
