@@ -11,7 +11,7 @@ BACKEND ?= tensorflowonspark# backend of `make demo`: tensorflowonspark, barrier
 OTHER_SPARK ?= 3.5# the connector is built for this line too, for the wheel
 MATRIX ?=# rows of `make test-matrix`, e.g. spark-3.5; all by default
 KILLS ?= 20# of `make soak`
-PROCESSES ?= 2# that share the tests of `make test` and `make test-faults`
+PROCESSES ?= 2# that share the tests of `make test`, `test-faults` and `smoke`
 PYTEST_ARGS ?=# further arguments of pytest, e.g. 'tests/unit -k config'
 
 VENV := .venv
@@ -72,9 +72,10 @@ bench: $(INSTALLED) $(JARS) ## all benchmarks, ours beside its peers
 	@scripts=(benchmarks/*.py); [ -e "$${scripts[0]}" ] || { echo "there are no benchmarks yet"; exit 0; }; \
 	for script in "$${scripts[@]}"; do $(BIN)/python "$$script"; done
 
-smoke: test-jars $(JARS) ## a short cut through what `make test` leaves out: jar, Spark 3.5, faults, the wheel, the demo on the other backend
+smoke: test-jars $(JARS) ## a short cut through what `make test` leaves out: jar, Spark 3.5, faults, wheel, YARN, Connect, a notebook, the demo on the other backend
 	$(BIN)/python tools/matrix/run.py --short spark-$(OTHER_SPARK)
-	$(BIN)/python -m pytest -m smoke tests/faults tests/cluster tests/clusters
+	$(BIN)/python -m pytest -m smoke -n $(PROCESSES) --dist loadfile --no-loadscope-reorder \
+	  tests/clusters tests/faults tests/cluster
 	$(MAKE) demo BACKEND=barrier DEMO_DIR=build/smoke-demo
 
 wheel: $(INSTALLED) $(JARS) ## build the wheel, with the connector's jars for both Scalas in it

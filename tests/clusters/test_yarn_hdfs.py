@@ -7,7 +7,7 @@ import json
 import pytest
 from clusters.flow import ON_YARN, submit_flow
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.smoke, pytest.mark.timeout(900)]
 
 
 def test_everything_on_hdfs(hadoop, tmp_path):
