@@ -23,7 +23,7 @@ from spark_dl.errors import (
     StorageError,
     TableError,
 )
-from spark_dl.inference import default_scoring_id, loading, resolve_model, task_error, udf
+from spark_dl.inference import apply, default_scoring_id, loading, resolve_model, task_error, udf
 from spark_dl.inference.arrow import bad_rows, to_arrow, to_numpy
 from spark_dl.inference.inputs import (
     BoundInput,
@@ -117,6 +117,13 @@ def test_a_worker_keeps_models_and_makes_room_for_new_ones(monkeypatch):
     changed = ModelFile(path="b", checksum="11")  # alone above the limit: it stays
     assert cache.get(changed) is cache.get(changed)
     assert cache.num_loads == 5
+
+
+def test_only_a_model_that_is_read_from_afar_travels_with_tokens(monkeypatch):
+    monkeypatch.setattr(apply, "delegation_tokens", lambda spark: f"of {spark}".encode())
+    near, far = (ModelFile(path=path, checksum="1") for path in ("/runs/m", "hdfs://host/m"))
+    assert apply.for_executors(near, "spark").tokens is None
+    assert apply.for_executors(far, "spark").tokens == b"of spark"
 
 
 # --- Arrow to inputs ---
