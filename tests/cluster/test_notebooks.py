@@ -13,7 +13,6 @@ pytestmark = [pytest.mark.cluster, pytest.mark.clusters, pytest.mark.slow]
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
-@pytest.mark.smoke
 def test_the_quick_start(cluster_spark, tmp_path):
     done = run_notebook(
         NOTEBOOKS / "quick_start.py", cluster_spark, {"folder": str(tmp_path), "epochs": "3"}

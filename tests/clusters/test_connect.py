@@ -63,7 +63,6 @@ def ended(process: subprocess.Popen[str], folder: Path) -> dict[str, dict]:
     return {step["step"]: step for step in steps}
 
 
-@pytest.mark.smoke
 def test_a_client_without_java_trains_and_predicts(server, tmp_path):
     with client(server, tmp_path, "train") as process:
         told = ended(process, tmp_path)

@@ -27,6 +27,27 @@ ROWS, BATCH, EPOCHS, AT = 400, 20, 2, 9
 WORKERS = 2
 
 
+#: What docs/faults.md calls the outcomes of tests.
+OUTCOMES = {"passed": "as promised", "failed": "**not as promised**", "skipped": "not tried"}
+
+
+def fault_of(nodeid):
+    return nodeid.rpartition("::test_")[2].replace("_", " ")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print what became of each fault, as the table that docs/faults.md keeps."""
+    rows = sorted(
+        f"| {fault_of(report.nodeid)} | {words} | {report.duration:.0f} |"
+        for outcome, words in OUTCOMES.items()
+        for report in terminalreporter.stats.get(outcome, ())
+        if report.when == "call" and report.nodeid.startswith("tests/faults/")
+    )
+    if rows:
+        terminalreporter.section("faults")
+        terminalreporter.write("\n".join(["| fault | ended | s |", "|---|---|---|", *rows]) + "\n")
+
+
 def settings():
     """Return what a run's config says beside the arguments of `train`."""
     return {"training": {"log_every_steps": 1, "checkpoint": {"every_steps": 4}}}
