@@ -58,9 +58,15 @@ def made(stamp: Path, digest: str) -> bool:
     return stamp.exists() and stamp.read_text() == digest
 
 
-def run(*command: str) -> None:
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=1500)
-    assert done.returncode == 0, f"{' '.join(command)}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+def run(*command: str | Path, timeout_s: float = 1500, **options) -> str:
+    """Run a command that must succeed and return what it printed."""
+    words = [str(word) for word in command]
+    done = subprocess.run(
+        words, check=False, capture_output=True, text=True, timeout=timeout_s, **options
+    )
+    said = f"{done.stdout[-12000:]}{done.stderr[-8000:]}"
+    assert done.returncode == 0, f"{' '.join(words)}: {said}"
+    return done.stdout
 
 
 def build_wheel(folder: Path) -> Path:

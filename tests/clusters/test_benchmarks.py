@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from clusters.environment import ROOT
+from clusters.environment import ROOT, run
 from shells import plain_environ
 
 SCRIPTS = sorted(path.name for path in (ROOT / "benchmarks").glob("*.py"))
@@ -22,15 +21,7 @@ def test_there_are_benchmarks():
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_benchmark_runs(script, tmp_path):
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks" / script), "--quick", "--json"],
-        env=plain_environ(),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=580,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-8000:]
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    command = (sys.executable, ROOT / "benchmarks" / script, "--quick", "--json")
+    said = run(*command, env=plain_environ(), cwd=tmp_path, timeout_s=580)
+    lines = [json.loads(line) for line in said.splitlines()]
     assert lines[-1]["bench"] == Path(script).stem

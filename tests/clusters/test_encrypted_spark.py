@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from clusters.environment import run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -15,14 +15,6 @@ SCRIPT = Path(__file__).with_name("encrypted_training.py")
 
 
 def test_jobs_run_where_sparks_traffic_is_encrypted(tmp_path):
-    done = subprocess.run(
-        [sys.executable, SCRIPT, tmp_path],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=580,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-8000:]
-    told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    said = run(sys.executable, SCRIPT, tmp_path, cwd=tmp_path, timeout_s=580)
+    told = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
     assert told == [{"backend": name, "rows": 80} for name in ("barrier", "tensorflowonspark")]

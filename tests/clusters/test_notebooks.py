@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from clusters.connect.packages import connect_packages
+from clusters.environment import run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -21,17 +21,8 @@ def test_a_job_of_two_notebooks(kind, tmp_path):
     environ = dict(os.environ)
     if kind == "connect":
         environ["PYTHONPATH"] = str(connect_packages())
-    done = subprocess.run(
-        [sys.executable, SCRIPT, kind, tmp_path],
-        env=environ,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=840,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-8000:]
-    told = json.loads(done.stdout.splitlines()[-1])
+    said = run(sys.executable, SCRIPT, kind, tmp_path, env=environ, cwd=tmp_path, timeout_s=840)
+    told = json.loads(said.splitlines()[-1])
     assert told["model"] == f"{tmp_path}/runs/job-7/model/1"
     assert told["again"] == told["model"], "a repaired task trains nothing again"
     # the second run adds nothing; the table's next version is scored anew

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import textwrap
 
@@ -71,16 +70,9 @@ def old_keras():
 def saved(old_keras, tmp_path_factory):
     """The folder of the models, and what they predict where they were made."""
     folder = tmp_path_factory.mktemp("saved")
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(SAVE), str(folder), str(ROWS)],
-        env={**os.environ, "PYTHONPATH": str(old_keras)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    told = json.loads(done.stdout.splitlines()[-1])
+    command = (sys.executable, "-c", textwrap.dedent(SAVE), folder, str(ROWS))
+    said = run(*command, env={**os.environ, "PYTHONPATH": str(old_keras)}, timeout_s=600)
+    told = json.loads(said.splitlines()[-1])
     assert told["keras"] == OLD.partition("==")[2] != keras.__version__
     return folder, np.array(told["predictions"])
 

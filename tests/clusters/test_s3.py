@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from clusters.environment import ROOT, build_wheel, cache_lock, digest, made
+from clusters.environment import ROOT, build_wheel, cache_lock, digest, made, run
 from clusters.flow import submit_flow
 from clusters.hadoop import maven_jars
 
@@ -31,14 +31,6 @@ CREDENTIALS = {
     "AWS_SECRET_ACCESS_KEY": "testing",
     "AWS_DEFAULT_REGION": "us-east-1",
 }
-
-
-def run(*command: str, **options) -> str:
-    done = subprocess.run(
-        command, check=False, capture_output=True, text=True, timeout=800, **options
-    )
-    assert done.returncode == 0, f"{' '.join(command)}: {done.stdout[-6000:]}{done.stderr[-3000:]}"
-    return done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pyspark
 import pytest
+from clusters.environment import run
 
 from spark_dl.config.environment import point_executors_at_this_python
 
@@ -77,15 +78,8 @@ def master(tmp_path_factory):
 
 
 def told(master, folder, what):
-    done = subprocess.run(
-        [sys.executable, SCRIPT, master, folder, what],
-        capture_output=True,
-        text=True,
-        timeout=800,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-8000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    said = run(sys.executable, SCRIPT, master, folder, what, timeout_s=800)
+    return json.loads(said.splitlines()[-1])
 
 
 def test_a_second_attempt_adds_no_row_twice(master, tmp_path):
