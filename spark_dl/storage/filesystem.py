@@ -32,6 +32,7 @@ __all__ = ["Storage", "is_local", "join", "local_path", "normalise", "spark_uri"
 
 #: Schemes that Hadoop may know where no fsspec package is installed for them.
 _HADOOP_TOO: Final = ("s3a", "abfs", "abfss", "gs")
+_S3: Final = ("s3", "s3a")
 _WITH_RENAME: Final = ("hdfs://", "viewfs://")
 _BLOCK_BYTES: Final = 1 << 22
 
@@ -101,9 +102,9 @@ def _client(root: str) -> AbstractFileSystem:
     except (ImportError, ValueError, OSError) as error:
         if scheme in _HADOOP_TOO and can_serve():
             return HadoopFileSystem()
+        extra = "spark-dl[s3]" if scheme in _S3 else f"the fsspec package for {scheme}"
         msg = (
-            f"cannot open {root}: no working client for {scheme}:// here ({error}); "
-            f"install the fsspec package for {scheme}"
+            f"cannot open {root}: no working client for {scheme}:// here ({error}); install {extra}"
         )
         raise StorageError(msg) from error
     return client
@@ -122,6 +123,11 @@ def _telling(what: str) -> Iterator[None]:
         raise StorageUnreachableError(msg) from error
     except OSError as error:
         msg = f"cannot {what}: {error}"
+        if "ClassNotFoundException" in msg:  # Hadoop's, of a scheme whose jar it lacks
+            msg += (
+                "; install spark-dl[s3] or what fsspec asks for with that scheme, or put Hadoop's "
+                "jar for it on Spark's class path"
+            )
         raise StorageError(msg) from error
 
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import socket
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +69,23 @@ def run(*command: str | Path, timeout_s: float = 1500, **options) -> str:
     said = f"{done.stdout[-12000:]}{done.stderr[-8000:]}"
     assert done.returncode == 0, f"{' '.join(words)}: {said}"
     return done.stdout
+
+
+def wait_for_port(
+    process: subprocess.Popen, host: str, port: int, log: Path, start_s: float
+) -> None:
+    """Wait until a process that was just started takes connections."""
+    deadline = time.monotonic() + start_s
+    while True:
+        assert process.poll() is None, log.read_text()[-4000:]
+        try:
+            socket.create_connection((host, port), timeout=1).close()
+        except OSError:
+            told = f"nothing listens on port {port} after {start_s:g} s: {log.read_text()[-4000:]}"
+            assert time.monotonic() < deadline, told
+            time.sleep(0.1)
+        else:
+            return
 
 
 def build_wheel(folder: Path) -> Path:

@@ -48,6 +48,18 @@ class Host:
         """Return a command that runs words on this host."""
         return [IP, "netns", "exec", self.namespace, *mounted(self.shared, *words, name=self.name)]
 
+    def cut(self) -> None:
+        """Take its cable out."""
+        _ip("link", "set", self.namespace, "down")
+
+    def mend(self) -> None:
+        """Put its cable in again."""
+        _ip("link", "set", self.namespace, "up")
+
+    def pids(self) -> set[int]:
+        """Return the processes that run on it."""
+        return {int(pid) for pid in _ip("netns", "pids", self.namespace).split()}
+
     def start(
         self, *words: str, environ: Mapping[str, str], log: Path, folder: str = SHARED
     ) -> subprocess.Popen[str]:

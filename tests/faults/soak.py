@@ -33,9 +33,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+os.environ["SPARK_CONF_DIR"] = str(ROOT / "conf" / "short-lived")
 
 from faults.conftest import sha256  # noqa: E402
 from faults.soak_model import model  # noqa: E402
+from shells import plain_environ  # noqa: E402
 
 from spark_dl.config import CheckpointConfig  # noqa: E402
 from spark_dl.storage import JobStatus, RunPaths  # noqa: E402
@@ -175,13 +177,10 @@ class Soak:
 
     def start(self) -> None:
         """Start the driver as a scheduler would."""
-        hidden = ("SPARK", "PYSPARK", "MASTER")
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
-        clean["SPARK_CONF_DIR"] = str(ROOT / "conf" / "short-lived")
         job = [sys.executable, str(ROOT / "jobs" / "train.py"), "--config", "job.yaml"]
         with (self.folder / "log").open("a") as log:
             self.driver = subprocess.Popen(
-                job, cwd=self.folder, env=clean, stdout=subprocess.DEVNULL, stderr=log
+                job, cwd=self.folder, env=plain_environ(), stdout=subprocess.DEVNULL, stderr=log
             )
 
     def pids(self) -> dict[str, int]:

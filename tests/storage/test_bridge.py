@@ -132,6 +132,13 @@ def test_an_unknown_mount_is_no_missing_file(hadoop_root):
         Storage(url).exists(url)
 
 
+def test_a_scheme_that_neither_side_knows(hadoop_root, monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)  # nor has Spark's own Hadoop its jar
+    url = "s3a://bucket/x"
+    with pytest.raises(StorageError, match=r"S3AFileSystem not found; install spark-dl\[s3\]"):
+        Storage(url).exists(url)
+
+
 def test_the_class_path_of_a_container(monkeypatch):
     monkeypatch.setenv("CONTAINER_ID", "container_1")
     monkeypatch.setenv("CLASSPATH", "/c/__spark_conf__:/c/__spark_libs__/*")

@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import os
+import sys
 
 import pytest
 
@@ -67,6 +68,12 @@ def test_local_and_other_paths():
 def test_a_scheme_without_client():
     with pytest.raises(StorageError, match="no working client for nope:// here"):
         Storage("nope://host/x")
+
+
+def test_a_scheme_whose_extra_is_not_installed(monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(StorageError, match=r"no working client for s3:// .*install spark-dl\[s3\]"):
+        Storage("s3://bucket/x")
 
 
 def test_files(storage, tmp_path):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import pyspark
+from clusters.environment import wait_for_port
 from clusters.hadoop import HOST, Ports
 
 from spark_dl._jvm import DELTA_CATALOG, DELTA_EXTENSION, connector_jar, delta_jars
@@ -70,7 +69,7 @@ def connect_server(folder: Path) -> Iterator[str]:
         ) as server,
     ):
         try:
-            _wait_until_ready(server, port, log)
+            wait_for_port(server, HOST, port, log, START_S)
             ports.close()
             yield f"sc://{HOST}:{port}"
         finally:
@@ -80,16 +79,3 @@ def connect_server(folder: Path) -> Iterator[str]:
                 server.wait(STOP_S)
             except subprocess.TimeoutExpired:
                 server.kill()
-
-
-def _wait_until_ready(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    deadline = time.monotonic() + START_S
-    while True:
-        assert server.poll() is None, log.read_text()[-4000:]
-        try:
-            socket.create_connection((HOST, port), timeout=1).close()
-        except OSError:
-            assert time.monotonic() < deadline, f"the server did not start in {START_S:g} s"
-            time.sleep(0.2)
-        else:
-            return

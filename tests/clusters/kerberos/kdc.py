@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
-import time
 from typing import TYPE_CHECKING, Self
 
+from clusters.environment import wait_for_port
 from clusters.hadoop import HOST, Ports
 
 if TYPE_CHECKING:
@@ -61,16 +60,17 @@ class Kdc:
     def __enter__(self) -> Self:
         self._configure()
         self._run("kdb5_util", "create", "-s", "-r", REALM, "-P", "no secret: a test's database")
-        with open(self.root / "kdc.log", "wb") as log:
+        log = self.root / "kdc.log"
+        with open(log, "wb") as output:
             self._process = subprocess.Popen(
                 [_program("krb5kdc"), "-n"],
                 env={**os.environ, **self.environ},
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=output,
                 stderr=subprocess.STDOUT,
             )
         try:
-            self._wait_until_ready()
+            wait_for_port(self._process, HOST, self._port, log, START_S)
         except BaseException:
             self.stop()
             raise
@@ -104,18 +104,6 @@ class Kdc:
         )
         assert done.returncode == 0, f"{name}: {done.stdout}{done.stderr}"
         return done.stdout
-
-    def _wait_until_ready(self) -> None:
-        deadline = time.monotonic() + START_S
-        while True:
-            assert self._process.poll() is None, (self.root / "kdc.log").read_text()
-            try:
-                socket.create_connection((HOST, self._port), timeout=1).close()
-            except OSError:
-                assert time.monotonic() < deadline, f"krb5kdc did not start in {START_S:g} s"
-                time.sleep(0.1)
-            else:
-                return
 
     def keytab(self, principal: str) -> Path:
         """Make a principal with a random key and return the keytab that holds it."""

@@ -1,0 +1,62 @@
+"""A run as a job of its own, with a driver that can be lost: `jobs/train.py` and its config."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import yaml
+from faults import model
+from faults.conftest import AT, BATCH, EPOCHS, WORKERS, Caught, settings
+from faults.model import DEADLINE_S, reached
+
+from spark_dl.storage import RunPaths
+from spark_dl.testing import is_alive
+
+TRAIN = Path(__file__).parents[2] / "jobs" / "train.py"
+#: The module of the model, beside the config.
+MODEL = "watched_model.py"
+
+
+def write_job(folder, dataset, **cluster):
+    """Write ``job.yaml`` and the model, which waits at its gate as those of `start` do."""
+    gate = folder / "gate"
+    gate.mkdir()
+    shutil.copy(model.__file__, folder / MODEL)
+    config = {
+        "dataset": {"path": dataset.path, "seed": 7},
+        "model": {"fn": "watched_model:watched", "params": {"folder": str(gate), "at": AT}},
+        "cluster": {"num_workers": WORKERS, **cluster},
+        "training": {
+            "epochs": EPOCHS,
+            "global_batch_size": BATCH,
+            "seed": 3,
+            **settings()["training"],
+        },
+        "tensorboard": {"enabled": False},
+        "runs": str(folder / "runs"),
+        "run_id": "run",
+    }
+    (folder / "job.yaml").write_text(yaml.safe_dump(config))
+
+
+def caught_at_gate(folder, process, log):
+    """Wait until the workers of a job stand at the gate; return the run and their pids."""
+    deadline = time.monotonic() + DEADLINE_S
+    files = [reached(str(folder / "gate"), number) for number in range(WORKERS)]
+    while not all(os.path.exists(path) for path in files):
+        assert process.poll() is None, log.read_text()[-4000:]
+        assert time.monotonic() < deadline, "the workers did not reach the gate"
+        time.sleep(0.05)
+    paths = RunPaths(runs=str(folder / "runs"), run_id="run")
+    return Caught(paths, str(folder / "gate"), process), [int(Path(f).read_text()) for f in files]
+
+
+def wait_for_end(pids):
+    """Wait until processes are gone."""
+    deadline = time.monotonic() + 60
+    while left := [pid for pid in pids if is_alive(pid)]:
+        assert time.monotonic() < deadline, f"still there: {left}"
+        time.sleep(0.1)
