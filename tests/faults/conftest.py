@@ -17,11 +17,12 @@ import h5py
 import numpy as np
 import pytest
 from faults.model import DEADLINE_S, reached, watched
+from faults.processes import is_child
 
 import spark_dl
 from spark_dl.shards.dataset import Dataset
 from spark_dl.storage import JobStatus, RunPaths
-from spark_dl.testing import descendants, is_alive
+from spark_dl.testing import descendants
 
 ROWS, BATCH, EPOCHS, AT = 400, 20, 2, 9
 WORKERS = 2
@@ -191,15 +192,6 @@ def orphans(before):
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.1)
-
-
-def is_child(pid):
-    try:
-        return (
-            is_alive(pid) and b"spark_dl.cluster.child" in Path(f"/proc/{pid}/cmdline").read_bytes()
-        )
-    except OSError:
-        return False
 
 
 @pytest.fixture(scope="session")

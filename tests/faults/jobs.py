@@ -13,7 +13,6 @@ from faults.conftest import AT, BATCH, EPOCHS, WORKERS, Caught, settings
 from faults.model import DEADLINE_S, reached
 
 from spark_dl.storage import RunPaths
-from spark_dl.testing import is_alive
 
 TRAIN = Path(__file__).parents[2] / "jobs" / "train.py"
 #: The module of the model, beside the config.
@@ -52,11 +51,3 @@ def caught_at_gate(folder, process, log):
         time.sleep(0.05)
     paths = RunPaths(runs=str(folder / "runs"), run_id="run")
     return Caught(paths, str(folder / "gate"), process), [int(Path(f).read_text()) for f in files]
-
-
-def wait_for_end(pids):
-    """Wait until processes are gone."""
-    deadline = time.monotonic() + 60
-    while left := [pid for pid in pids if is_alive(pid)]:
-        assert time.monotonic() < deadline, f"still there: {left}"
-        time.sleep(0.1)

@@ -36,6 +36,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 os.environ["SPARK_CONF_DIR"] = str(ROOT / "conf" / "short-lived")
 
 from faults.conftest import sha256  # noqa: E402
+from faults.processes import executor, is_child, parent, wait_for_end  # noqa: E402
 from faults.soak_model import model  # noqa: E402
 from shells import plain_environ  # noqa: E402
 
@@ -44,7 +45,6 @@ from spark_dl.storage import JobStatus, RunPaths  # noqa: E402
 from spark_dl.testing import (  # noqa: E402
     dense_entries,
     descendants,
-    is_alive,
     run_ranks,
     write_shards,
 )
@@ -114,18 +114,6 @@ def undisturbed(dataset: str, runs: str, epochs: int) -> tuple[str, list[dict]]:
     return sha256(found[0]["model_path"]), records(task.paths.metrics)
 
 
-def above(pid: int) -> int:
-    """Return the parent of a process."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-
-
-def is_training(pid: int) -> bool:
-    """Whether a process is a child that trains."""
-    with contextlib.suppress(OSError):
-        return b"spark_dl.cluster.child" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    return False
-
-
 @dataclass
 class Soak:
     """One run under fire.
@@ -185,14 +173,12 @@ class Soak:
 
     def pids(self) -> dict[str, int]:
         """Return a random one of the processes of each kind that trains now."""
-        children = [pid for pid in descendants(self.driver.pid) if is_training(pid)]
+        children = [pid for pid in descendants(self.driver.pid) if is_child(pid)]
         if not children:
             return {"driver": self.driver.pid}
         child = self.chance.choice(children)
-        agent = above(child)
-        jvm = above(agent)
-        while b"java" not in Path(f"/proc/{jvm}/cmdline").read_bytes().split(b"\0")[0]:
-            jvm = above(jvm)
+        agent = parent(child)
+        jvm = executor(agent)
         return {"child": child, "agent": agent, "executor": jvm, "driver": self.driver.pid}
 
     def wait_for(self, what: str, is_so: Callable[[], bool]) -> bool:
@@ -266,16 +252,6 @@ class Soak:
             msg = f"the driver ended with {code}:\n{self.log_tail()}"
             raise SystemExit(msg)
         wait_for_end(its)
-
-
-def wait_for_end(pids: list[int]) -> None:
-    """Wait until processes are gone: none may outlive its driver."""
-    deadline = time.monotonic() + 60
-    while left := [pid for pid in pids if is_alive(pid)]:
-        if time.monotonic() > deadline:
-            msg = f"these outlived their driver: {left}"
-            raise SystemExit(msg)
-        time.sleep(0.1)
 
 
 def soak(backend: str, kills: int, folder: Path, chance: random.Random) -> dict:

@@ -9,8 +9,9 @@ import sys
 
 import pytest
 from faults.conftest import WORKERS
-from faults.jobs import TRAIN, caught_at_gate, wait_for_end, write_job
+from faults.jobs import TRAIN, caught_at_gate, write_job
 from faults.model import DEADLINE_S
+from faults.processes import wait_for_end
 from shells import plain_environ
 
 from spark_dl.runs import finished_run

@@ -10,9 +10,9 @@ import pytest
 from clusters.environment import ROOT
 from clusters.hosts import why_not
 from clusters.standalone import standalone
-from faults.conftest import is_child
-from faults.jobs import MODEL, caught_at_gate, wait_for_end, write_job
+from faults.jobs import MODEL, caught_at_gate, write_job
 from faults.model import DEADLINE_S
+from faults.processes import is_child, wait_for_end
 
 from spark_dl.runs import finished_run
 

@@ -9,23 +9,11 @@ from pathlib import Path
 
 import pytest
 from faults.model import DEADLINE_S
+from faults.processes import executor, parent
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
 BACKENDS = ["barrier", "tensorflowonspark"]
-
-
-def parent(pid):
-    """Return the parent of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[1])
-
-
-def executor(pid):
-    """Return the executor's JVM above a process."""
-    while b"java" not in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]:
-        pid = parent(pid)
-    return pid
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
