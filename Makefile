@@ -72,10 +72,10 @@ bench: $(INSTALLED) $(JARS) ## all benchmarks, ours beside its peers
 	@scripts=(benchmarks/*.py); [ -e "$${scripts[0]}" ] || { echo "there are no benchmarks yet"; exit 0; }; \
 	for script in "$${scripts[@]}"; do $(BIN)/python "$$script"; done
 
-smoke: test-jars $(JARS) ## a short cut through what `make test` leaves out: jar, Spark 3.5, faults, wheel, YARN, the demo on the other backend
+smoke: test-jars $(JARS) ## a short cut through what `make test` leaves out: jar, Spark 3.5, faults, wheel, YARN, notebooks on Connect, the demo on the other backend
 	$(BIN)/python tools/matrix/run.py --short spark-$(OTHER_SPARK)
 	$(BIN)/python -m pytest -m smoke -n $(PROCESSES) --dist loadfile --no-loadscope-reorder \
-	  tests/clusters tests/faults tests/cluster
+	  tests/clusters tests/faults
 	$(MAKE) demo BACKEND=barrier DEMO_DIR=build/smoke-demo
 
 wheel: $(INSTALLED) $(JARS) ## build the wheel, with the connector's jars for both Scalas in it

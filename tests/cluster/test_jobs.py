@@ -117,7 +117,6 @@ def prepared(project):
     return last_line(start([sys.executable, script("prepare")], project))
 
 
-@pytest.mark.smoke
 def test_one_yaml_from_table_to_predictions(project, prepared, cluster_spark):
     assert prepared["job"] == "prepare"
     assert sum(prepared["rows"].values()) == ROWS

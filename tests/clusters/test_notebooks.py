@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SCRIPT = Path(__file__).parent / "connect" / "notebooks.py"
 
 
-@pytest.mark.parametrize("kind", ["classic", "connect"])
+@pytest.mark.parametrize("kind", ["classic", pytest.param("connect", marks=pytest.mark.smoke)])
 def test_a_job_of_two_notebooks(kind, tmp_path):
     environ = dict(os.environ)
     if kind == "connect":
