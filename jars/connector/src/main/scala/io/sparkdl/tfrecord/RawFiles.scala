@@ -4,7 +4,8 @@ import org.apache.hadoop.fs.{FileSystem, LocalFileSystem}
 
 /**
  * On local disks Hadoop keeps a checksum of each 512 bytes in a hidden file beside. A record has its own checksums, and
- * the side-file that of the file, so data files go without: they are written and read in large pieces.
+ * the side-file that of the file, so data files go without: they are written and read in large pieces. Side-files do
+ * too: a file and its checksums cannot be replaced in one step.
  */
 private[tfrecord] object RawFiles {
 

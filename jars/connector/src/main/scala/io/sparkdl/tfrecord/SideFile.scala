@@ -2,10 +2,11 @@ package io.sparkdl.tfrecord
 
 import java.io.FileNotFoundException
 import java.nio.charset.StandardCharsets.UTF_8
+import java.util.UUID
 
 import com.fasterxml.jackson.databind.{JsonNode, ObjectMapper}
 import com.fasterxml.jackson.databind.node.ObjectNode
-import org.apache.hadoop.fs.{FileSystem, Path}
+import org.apache.hadoop.fs.{FileContext, FileSystem, Options, Path, RawLocalFileSystem}
 import org.apache.spark.sql.types.{DataType, StructType}
 
 /**
@@ -65,6 +66,7 @@ private[tfrecord] final case class SideFile(
 private[tfrecord] object SideFile {
   val Name = "_tfrecord_schema.json"
   private final val Version = 1
+  private val Renaming = Set("hdfs", "viewfs")
   private val mapper = new ObjectMapper
 
   /** The side-file of one data file. */
@@ -93,15 +95,35 @@ private[tfrecord] object SideFile {
 
   def read(fs: FileSystem, path: Path): Option[SideFile] =
     try {
-      val in = fs.open(path)
+      val in = RawFiles.of(fs).open(path)
       try Some(parse(new String(in.readAllBytes(), UTF_8), path))
       finally in.close()
     } catch { case _: FileNotFoundException => None }
 
   def write(fs: FileSystem, path: Path, sideFile: SideFile): Unit = {
-    val out = fs.create(path, true)
+    val out = RawFiles.of(fs).create(path, true)
     try out.write(sideFile.toJson.getBytes(UTF_8))
     finally out.close()
+  }
+
+  /**
+   * Replaces a side-file. Readers see the old one or the new one, also where the writer is killed: file systems that
+   * rename do so, an object store shows a file once it is whole.
+   */
+  def replace(fs: FileSystem, path: Path, sideFile: SideFile): Unit = {
+    def renamed(rename: Path => Unit): Unit = {
+      val part = new Path(path.getParent, s".${path.getName}.${UUID.randomUUID}")
+      try {
+        write(fs, part, sideFile)
+        rename(part)
+      } finally fs.delete(part, false)
+    }
+    RawFiles.of(fs) match {
+      case local: RawLocalFileSystem => renamed(local.rename(_, path))
+      case remote if Renaming(remote.getUri.getScheme) =>
+        renamed(FileContext.getFileContext(remote.getUri, remote.getConf).rename(_, path, Options.Rename.OVERWRITE))
+      case _ => write(fs, path, sideFile)
+    }
   }
 
   /** The side-file that speaks of `file`, and what it says: in a folder above it, or beside it. */

@@ -70,7 +70,7 @@ private[tfrecord] object SideFiles {
         full -> facts.copy(path = full)
       }
       val kept = SideFile.read(fs, table).fold(Map.empty[String, FileFacts])(_.files.filter(file => present(file._1)))
-      SideFile.write(fs, table, found.last._2.copy(files = kept ++ own))
+      SideFile.replace(fs, table, found.last._2.copy(files = kept ++ own))
       found.foreach { case (path, _) => fs.delete(path, false) }
     }
   }
@@ -79,7 +79,7 @@ private[tfrecord] object SideFiles {
   def forget(fs: FileSystem, folder: Path, partitions: Set[String]): Unit = {
     val path = new Path(folder, SideFile.Name)
     SideFile.read(fs, path).foreach { table =>
-      SideFile.write(fs, path, table.copy(files = table.files.filterNot(file => partitions(partitionOf(file._1)))))
+      SideFile.replace(fs, path, table.copy(files = table.files.filterNot(file => partitions(partitionOf(file._1)))))
     }
   }
 
