@@ -72,7 +72,7 @@ def run(*command: str | Path, timeout_s: float = 1500, **options) -> str:
 
 
 def wait_for_port(
-    process: subprocess.Popen, host: str, port: int, log: Path, start_s: float
+    process: subprocess.Popen[bytes], host: str, port: int, log: Path, start_s: float
 ) -> None:
     """Wait until a process that was just started takes connections."""
     deadline = time.monotonic() + start_s

@@ -72,7 +72,8 @@ class Cluster:
             timeout=900,
         )
 
-    def _wait_for_workers(self, count: int) -> None:
+    def wait_for_workers(self, count: int) -> None:
+        """Wait until the master has so many workers."""
         url = f"http://{self.hosts['master'].address}:8080/json/"
         end = time.monotonic() + DEADLINE_S
         while True:
@@ -97,5 +98,5 @@ def standalone(folder: Path, workers: Sequence[str], venv: Path) -> Iterator[Clu
             process = cluster.start(name, block, folder / f"{name}.log")
             daemons.callback(process.wait, DEADLINE_S)
             daemons.callback(process.kill)
-        cluster._wait_for_workers(len(workers))
+        cluster.wait_for_workers(len(workers))
         yield cluster
