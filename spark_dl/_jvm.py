@@ -40,6 +40,7 @@ __all__ = [
     "require_delta",
     "running_tasks",
     "scala_version",
+    "seconds_until_missed",
     "spark_errors",
     "takes_profiles",
     "task_slots",
@@ -310,6 +311,13 @@ def running_tasks(spark: SparkSession) -> int:
     """Return how many tasks are running now, of all jobs of the session's SparkContext."""
     context: Any = spark.sparkContext._jsc.sc()  # noqa: SLF001 (this module's job)
     return sum(int(info.numRunningTasks()) for info in context.statusTracker().getExecutorInfos())
+
+
+def seconds_until_missed(spark: SparkSession) -> float:
+    """Return after how long at most Spark counts an executor as lost that has fallen silent."""
+    conf: Any = spark.sparkContext._jsc.sc().conf()  # noqa: SLF001 (this module's job)
+    looks = {"spark.network.timeout": "120s", "spark.network.timeoutInterval": "60s"}
+    return float(sum(conf.getTimeAsSeconds(name, default) for name, default in looks.items()))
 
 
 def container_ends(spark: SparkSession) -> dict[str, str]:

@@ -67,7 +67,8 @@ class LaunchRequest:
             for ever.
         on_restart: called with the number of the try that follows and the error that ended the one
             before.
-        make_room: called before a stage is launched anew: waits until the executors are there.
+        make_room: called before a stage is launched anew: waits until there is room for it, and
+            calls its argument often, which raises when the run is to be cancelled.
         on_event: called on the driver with ``(rank, event)`` for what ranks report.
         on_log: called on the driver with ``(rank, host, line)`` for what children print.
         ports: where the ports of this run must lie; `None`: anywhere.
@@ -92,7 +93,7 @@ class LaunchRequest:
     restart_on_stall: bool = False
     slow_after_s: float | None = None
     on_restart: Callable[[int, Exception], None] = _ignore
-    make_room: Callable[[], object] = _ignore
+    make_room: Callable[[Callable[[], None]], object] = _ignore
     on_event: Callable[[int, dict[str, Any]], None] = _ignore
     on_log: Callable[[int, str, str], None] = _ignore
     stop_reason: Callable[[], str | None] = _goes_on

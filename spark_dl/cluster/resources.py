@@ -27,6 +27,7 @@ __all__ = [
     "refuse_unencrypted",
     "refuse_unsupported",
     "slot_capacity",
+    "wait_for_room",
     "wait_for_slots",
 ]
 
@@ -219,15 +220,7 @@ def wait_for_slots(
     expected = expected_slots(conf, resources.task_cpus(conf))
     if _jvm.is_connect(spark):
         return _promised_slots(expected, requested)
-    profile = worker_profile(spark, resources)
-
-    def look() -> SlotFacts:
-        return SlotFacts(
-            total=_jvm.task_slots(spark, profile),
-            busy=_jvm.running_tasks(spark),
-            expected=expected,
-        )
-
+    look = _looking(spark, resources, expected)
     facts = look()
     if requested is not None and expected is not None and requested > max(expected, facts.total):
         return facts
@@ -242,6 +235,49 @@ def wait_for_slots(
             *(busy_timeout_s, wanted, facts.busy, facts.total),
         )
     return _wait(look, lambda f: f.free >= wanted, busy_timeout_s)
+
+
+def wait_for_room(
+    spark: SparkSession,
+    num_workers: int,
+    *,
+    timeout_s: float,
+    resources: WorkerResources = _DEFAULT,
+    check_stop: Callable[[], None],
+) -> None:
+    """Wait until Spark has room again for workers of which it has lost some.
+
+    It misses a host that has fallen silent after `spark.network.timeout` only. Until then the
+    executor there counts, and what ran on it as running; from then on another one may come.
+
+    Args:
+        spark: the session.
+        num_workers: number of workers.
+        timeout_s: how long another executor may take to register.
+        resources: what a worker asks for.
+        check_stop: called often; raises when nobody waits any more.
+
+    Raises:
+        ResourceError: there is no room in time.
+    """
+    if _jvm.is_connect(spark):
+        return
+    look = _looking(spark, resources)
+    patience_s = _jvm.seconds_until_missed(spark) + timeout_s
+    facts = look()
+    if facts.free < num_workers:
+        logger.info(
+            "waiting up to %g s for %d task slots: Spark counts %d, %d of them busy or lost",
+            *(patience_s, num_workers, facts.total, facts.busy),
+        )
+    facts = _wait(look, lambda f: f.free >= num_workers, patience_s, check_stop)
+    if facts.free < num_workers:
+        msg = (
+            f"{patience_s:g} s after the loss Spark has no room for {num_workers} workers: "
+            f"{facts.total} task slots, {facts.busy} of them busy; give it another executor and "
+            "start the run again, or let it wait for longer (cluster.start_timeout_s)"
+        )
+        raise ResourceError(msg)
 
 
 def slot_capacity(spark: SparkSession) -> int | None:
@@ -267,13 +303,28 @@ def _promised_slots(expected: int | None, requested: int | None) -> SlotFacts:
     return SlotFacts(total=expected if expected is not None else requested or 0, expected=expected)
 
 
+def _looking(
+    spark: SparkSession, resources: WorkerResources, expected: int | None = None
+) -> Callable[[], SlotFacts]:
+    profile = worker_profile(spark, resources)
+    return lambda: SlotFacts(
+        total=_jvm.task_slots(spark, profile),
+        busy=_jvm.running_tasks(spark),
+        expected=expected,
+    )
+
+
 def _wait(
-    look: Callable[[], SlotFacts], enough: Callable[[SlotFacts], bool], timeout_s: float
+    look: Callable[[], SlotFacts],
+    enough: Callable[[SlotFacts], bool],
+    timeout_s: float,
+    check_stop: Callable[[], None] = lambda: None,
 ) -> SlotFacts:
     deadline = time.monotonic() + timeout_s
     pause = threading.Event()
     facts = look()
     while not enough(facts) and time.monotonic() < deadline:
+        check_stop()
         pause.wait(_POLL_S)
         facts = look()
     return facts

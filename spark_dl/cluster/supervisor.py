@@ -13,7 +13,12 @@ from spark_dl.cluster.restart import Mishap, Raise, judge
 from spark_dl.cluster.slow import SlowWatch
 from spark_dl.cluster.stall import StallWatch
 from spark_dl.cluster.status import RankPhase, RunState
-from spark_dl.errors import CancelledError, TimeoutExpiredError, TrainingFailedError
+from spark_dl.errors import (
+    CancelledError,
+    ResourceError,
+    TimeoutExpiredError,
+    TrainingFailedError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,8 +103,14 @@ class _Supervisor:
         else:
             self._drop_group("restart")
             self._wait(after_s)
-            self._request.make_room()
+            self._make_room(error)
         self._enter(RunState.STARTING)
+
+    def _make_room(self, error: Exception) -> None:
+        try:
+            self._request.make_room(self._check_stop)
+        except ResourceError as none:
+            raise _given_up(error, Raise(why=str(none))) from error.__cause__
 
     def _wait(self, seconds: float) -> None:
         end = time.monotonic() + seconds

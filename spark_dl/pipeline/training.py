@@ -16,6 +16,7 @@ from spark_dl.cluster.resources import (
     choose_num_workers,
     refuse_shared_gpus,
     refuse_unencrypted,
+    wait_for_room,
     wait_for_slots,
 )
 from spark_dl.cluster.restart import RestartPolicy
@@ -144,7 +145,7 @@ def _driver_place(job: TrainingJob) -> DriverPlace:
 def _check(job: TrainingJob) -> int:
     """Check what can be known before the cluster starts; return the number of workers."""
     refuse_unencrypted(required=job.config.cluster.require_encryption)
-    num_workers = _wait_for_workers(job, job.config.cluster.num_workers)
+    num_workers = _find_room(job)
     conf = cluster_conf(job.spark)
     refuse_shared_gpus(conf, num_workers, _resources(job))
     check_overhead(conf, num_workers, _resources(job))
@@ -160,17 +161,17 @@ def _check(job: TrainingJob) -> int:
     return num_workers
 
 
-def _wait_for_workers(job: TrainingJob, requested: int | None) -> int:
+def _find_room(job: TrainingJob) -> int:
     """Wait until Spark has room for the workers; return their number."""
     cluster = job.config.cluster
     facts = wait_for_slots(
         job.spark,
-        requested,
+        cluster.num_workers,
         timeout_s=cluster.start_timeout_s,
         busy_timeout_s=cluster.busy_timeout_s,
         resources=_resources(job),
     )
-    return choose_num_workers(requested, facts)
+    return choose_num_workers(cluster.num_workers, facts)
 
 
 def _resources(job: TrainingJob) -> WorkerResources:
@@ -288,7 +289,13 @@ def _request(
         slow_after_s=cluster.slow_after_s,
         ports=cluster.port_range,
         on_restart=on_restart,
-        make_room=lambda: _wait_for_workers(job, num_workers),
+        make_room=lambda check_stop: wait_for_room(
+            job.spark,
+            num_workers,
+            timeout_s=cluster.start_timeout_s,
+            resources=_resources(job),
+            check_stop=check_stop,
+        ),
         on_event=on_event,
         on_log=on_log,
         stop_reason=presence.stop_reason,

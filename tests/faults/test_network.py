@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 from pathlib import Path
@@ -15,30 +16,34 @@ from faults.model import DEADLINE_S
 from faults.processes import is_child, wait_for_end
 
 from spark_dl.runs import finished_run
+from spark_dl.storage import JobState
 
 pytestmark = [
     pytest.mark.faults,
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
 ]
 
-#: One more than the run has ranks.
 HOSTS = ("worker1", "worker2", "worker3")
+#: A standalone master misses a silent host after 60 to 120 s.
+END_S = 400
+#: Spark's driver misses one after 25 s instead of minutes.
 SUBMIT = f"""
 export SPARK_LOCAL_IP="$ADDRESS"
 exec spark-submit --master "spark://$MASTER:7077" --conf "spark.driver.host=$ADDRESS" \\
-  --properties-file conf/spark-defaults-standalone.conf --conf spark.cores.max={len(HOSTS)} \\
+  --properties-file conf/spark-defaults-standalone.conf --conf spark.cores.max={{executors}} \\
+  --conf spark.network.timeout=20s --conf spark.network.timeoutInterval=5s \\
   --py-files "{{folder}}/{MODEL}" jobs/train.py --config "{{folder}}/job.yaml"
 """
 
 
-@pytest.fixture
-def cluster(tmp_path):
-    """Three workers, with this very Python."""
+@pytest.fixture(params=[len(HOSTS)], ids=["3 hosts"])
+def cluster(request, tmp_path):
+    """Hosts, by default one more than the run has ranks, with this very Python."""
     shared = tmp_path / "shared"
     shared.mkdir()
     (shared / "jars").symlink_to(ROOT / "build" / "jars")
-    with standalone(shared, HOSTS, Path(sys.prefix)) as made:
+    with standalone(shared, HOSTS[: request.param], Path(sys.prefix)) as made:
         yield made
 
 
@@ -47,10 +52,10 @@ def drive(cluster, dataset, tmp_path):
     """Start the job on the master's host; give the run at its gate and the host of each rank."""
     started = []
 
-    def start(**settings):
+    def start(executors=3, **settings):
         write_job(tmp_path, dataset, backend="barrier", **settings)
         log = tmp_path / "log"
-        driver = cluster.start("master", SUBMIT.format(folder=tmp_path), log)
+        driver = cluster.start("master", SUBMIT.format(folder=tmp_path, executors=executors), log)
         started.append(driver)
         caught, ranks = caught_at_gate(tmp_path, driver, log)
         places = {pid: host for host in cluster.hosts.values() for pid in host.pids()}
@@ -63,7 +68,7 @@ def drive(cluster, dataset, tmp_path):
 
 
 def ended_well(driver, log):
-    assert driver.wait(DEADLINE_S) == 0, log.read_text()[-8000:]
+    assert driver.wait(END_S) == 0, log.read_text()[-8000:]
 
 
 def test_the_link_of_a_host_is_cut_for_five_seconds(
@@ -92,3 +97,27 @@ def test_the_link_of_a_host_is_cut_for_good(
     ended_well(driver, tmp_path / "log")
     as_if_nothing_happened(caught, finished_run(caught.paths))
     wait_for_end([child])
+
+
+def test_a_host_is_lost_and_spark_finds_another(cluster, drive, as_if_nothing_happened, tmp_path):
+    """All slots were the run's: it waits until Spark misses the host and replaces its executor."""
+    driver, caught, hosts = drive(executors=2)
+    hosts[1].cut()
+    caught.go()
+    ended_well(driver, tmp_path / "log")
+    as_if_nothing_happened(caught, finished_run(caught.paths))
+
+
+@pytest.mark.parametrize("cluster", [2], indirect=True, ids=["2 hosts"])
+def test_a_host_is_lost_and_there_is_no_other(cluster, drive, tmp_path):
+    driver, caught, hosts = drive(executors=2, start_timeout_s=30)
+    hosts[1].cut()
+    caught.go()
+    log = tmp_path / "log"
+    assert driver.wait(END_S) == 75, log.read_text()[-8000:]
+    error = json.loads(log.read_text().splitlines()[-1])["error"]
+    assert "rank 1 on " in error["message"]
+    assert "WorkerLost" in error["message"]
+    assert "the loss Spark has no room for 2 workers: 1 task slots, 0 of them" in log.read_text()
+    assert error["retryable"]
+    assert caught.status.status is JobState.FAILED

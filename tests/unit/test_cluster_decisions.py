@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import socket
 
@@ -25,11 +26,13 @@ from spark_dl.cluster.resources import (
     expected_slots,
     refuse_shared_gpus,
     refuse_unsupported,
+    wait_for_room,
 )
 from spark_dl.cluster.select import ExecutorFacts, choose_backend
 from spark_dl.cluster.spec import ClusterSpec, PortHolder, source_address
 from spark_dl.cluster.status import TRANSITIONS, RankPhase, RunState, WorkerStatus
 from spark_dl.errors import (
+    CancelledError,
     ClusterError,
     ConfigError,
     InternalError,
@@ -210,6 +213,48 @@ def test_more_workers_than_slots_are_refused():
         choose_num_workers(None, SlotFacts(total=1, busy=1))
     with pytest.raises(ConfigError, match="at least 1, got 0"):
         choose_num_workers(0, SlotFacts(total=1))
+
+
+@pytest.fixture
+def room(monkeypatch):
+    """Wait for room for 2 workers in a Spark whose slots are (total, busy), one pair a look."""
+    jvm = "spark_dl.cluster.resources._jvm"
+
+    def wait(*looks, check_stop=lambda: None):
+        pairs = itertools.chain(looks, itertools.repeat(looks[-1]))
+        now = {}
+
+        def total(spark, profile):
+            now["total"], now["busy"] = next(pairs)
+            return now["total"]
+
+        monkeypatch.setattr(f"{jvm}.is_connect", lambda spark: False)
+        monkeypatch.setattr(f"{jvm}.seconds_until_missed", lambda spark: 0.5)
+        monkeypatch.setattr(f"{jvm}.task_slots", total)
+        monkeypatch.setattr(f"{jvm}.running_tasks", lambda spark: now["busy"])
+        monkeypatch.setattr("spark_dl.cluster.resources.worker_profile", lambda spark, asked: None)
+        wait_for_room(None, 2, timeout_s=0.25, check_stop=check_stop)
+
+    return wait
+
+
+def test_after_a_loss_spark_gets_time_to_miss_it_and_to_replace_it(room):
+    # the lost one still counts, as busy; then it is missed; then there is another
+    room((2, 1), (2, 1), (1, 0), (1, 0), (2, 0))
+    with pytest.raises(
+        ResourceError,
+        match=r"0\.75 s after the loss Spark has no room for 2 workers: 1 task slots, 0 of",
+    ):
+        room((2, 1), (1, 0))
+
+
+def test_nobody_waits_for_room_when_the_run_is_stopped(room):
+    def stopped():
+        message = "enough"
+        raise CancelledError(message)
+
+    with pytest.raises(CancelledError, match="enough"):
+        room((2, 1), check_stop=stopped)
 
 
 @pytest.mark.parametrize(
