@@ -242,6 +242,7 @@ def wait_for_room(
     num_workers: int,
     *,
     timeout_s: float,
+    busy_timeout_s: float,
     resources: WorkerResources = _DEFAULT,
     check_stop: Callable[[], None],
 ) -> None:
@@ -254,6 +255,7 @@ def wait_for_room(
         spark: the session.
         num_workers: number of workers.
         timeout_s: how long another executor may take to register.
+        busy_timeout_s: how long slots that other tasks hold may take to become free.
         resources: what a worker asks for.
         check_stop: called often; raises when nobody waits any more.
 
@@ -263,7 +265,7 @@ def wait_for_room(
     if _jvm.is_connect(spark):
         return
     look = _looking(spark, resources)
-    patience_s = _jvm.seconds_until_missed(spark) + timeout_s
+    patience_s = max(_jvm.seconds_until_missed(spark), busy_timeout_s) + timeout_s
     facts = look()
     if facts.free < num_workers:
         logger.info(

@@ -246,7 +246,8 @@ class ClusterConfig(Section):
             for every job of the application.
         gpus_per_worker: GPUs of a worker, likewise; by default ``spark.task.resource.gpu.amount``.
         start_timeout_s: seconds until all workers must have reported. Executors import TensorFlow
-            meanwhile, which takes seconds, a cold node more.
+            meanwhile, which takes seconds, a cold node more. After a loss also how long another
+            executor may take to come, once Spark has missed the one that was lost.
         busy_timeout_s: seconds that slots which other tasks hold may take to become free. 10,
             because tasks of a run that has just been stopped end within seconds; more where the
             training shall wait for other work.

@@ -293,6 +293,7 @@ def _request(
             job.spark,
             num_workers,
             timeout_s=cluster.start_timeout_s,
+            busy_timeout_s=cluster.busy_timeout_s,
             resources=_resources(job),
             check_stop=check_stop,
         ),

@@ -220,7 +220,7 @@ def room(monkeypatch):
     """Wait for room for 2 workers in a Spark whose slots are (total, busy), one pair a look."""
     jvm = "spark_dl.cluster.resources._jvm"
 
-    def wait(*looks, check_stop=lambda: None):
+    def wait(*looks, busy_s=0.1, check_stop=lambda: None):
         pairs = itertools.chain(looks, itertools.repeat(looks[-1]))
         now = {}
 
@@ -233,7 +233,7 @@ def room(monkeypatch):
         monkeypatch.setattr(f"{jvm}.task_slots", total)
         monkeypatch.setattr(f"{jvm}.running_tasks", lambda spark: now["busy"])
         monkeypatch.setattr("spark_dl.cluster.resources.worker_profile", lambda spark, asked: None)
-        wait_for_room(None, 2, timeout_s=0.25, check_stop=check_stop)
+        wait_for_room(None, 2, timeout_s=0.25, busy_timeout_s=busy_s, check_stop=check_stop)
 
     return wait
 
@@ -246,6 +246,8 @@ def test_after_a_loss_spark_gets_time_to_miss_it_and_to_replace_it(room):
         match=r"0\.75 s after the loss Spark has no room for 2 workers: 1 task slots, 0 of",
     ):
         room((2, 1), (1, 0))
+    with pytest.raises(ResourceError, match=r"1\.25 s after the loss .*2 task slots, 1 of"):
+        room((2, 1), busy_s=1.0)  # it may be another job that has the slot
 
 
 def test_nobody_waits_for_room_when_the_run_is_stopped(room):
