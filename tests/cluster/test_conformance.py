@@ -12,12 +12,14 @@ import pytest
 
 from spark_dl.cluster.barrier import BarrierBackend
 from spark_dl.cluster.plan import LaunchRequest, Timeouts
+from spark_dl.cluster.restart import RestartPolicy
 from spark_dl.cluster.supervisor import run_on_cluster
 from spark_dl.cluster.tfos import TensorFlowOnSparkBackend
 from spark_dl.errors import (
     CancelledError,
     ClusterError,
     ConfigError,
+    ResourceError,
     RetryableTrainingFailedError,
     TimeoutExpiredError,
     TrainingFailedError,
@@ -214,6 +216,26 @@ def test_no_child_outlives_a_killed_agent(backend):
     assert {pids[rank]["pid"] for rank in (0, 1)} <= set(helpers)
     assert_all_end(helpers)  # TensorFlowOnSpark's manager too
     assert run(backend, describe)
+
+
+def test_where_there_is_no_room_for_another_try_the_error_says_what_was_lost(backend):
+    def kill_an_agent(rank, event):
+        if rank == 1 and event["kind"] == "pid":
+            os.kill(event["agent"], signal.SIGKILL)
+
+    def full(check_stop):
+        check_stop()
+        message = "Spark has no room for it"
+        raise ResourceError(message)
+
+    settings = {"restarts": RestartPolicy(max_restarts=1, backoff_s=0.01), "make_room": full}
+    with pytest.raises((ClusterError, RetryableTrainingFailedError)) as ended:
+        run(backend, wait_for_ever, on_event=kill_an_agent, **settings)
+    notes = getattr(ended.value, "__notes__", ())
+    told = "\n".join([str(ended.value), *notes])
+    assert "room" not in told.splitlines()[0], "what was lost comes first"
+    assert "not restarted: Spark has no room for it" in told
+    assert ended.value.retryable
 
 
 def test_cancelling_the_spark_job_cancels_the_run(backend, cluster_spark):
