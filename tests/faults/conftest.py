@@ -96,6 +96,20 @@ def copied_dataset(dataset, tmp_path):
     return Dataset.open(path)
 
 
+def pids_at_gate(folder, check, workers=WORKERS):
+    """Wait until each rank's child stands at the gate; return their pids.
+
+    `check` is called often, and asserts that there is something to wait for.
+    """
+    deadline = time.monotonic() + DEADLINE_S
+    files = [reached(folder, number) for number in range(workers)]
+    while not all(os.path.exists(path) for path in files):
+        check()
+        assert time.monotonic() < deadline, "the workers did not reach the gate"
+        time.sleep(0.02)
+    return [int(Path(path).read_text()) for path in files]
+
+
 @dataclass
 class Caught:
     """A run in a thread, which stands still at its gate."""
@@ -107,13 +121,11 @@ class Caught:
 
     def children(self, workers=WORKERS):
         """Return the pid of each rank's child, once all stand at the gate."""
-        deadline = time.monotonic() + DEADLINE_S
-        files = [reached(self.folder, number) for number in range(workers)]
-        while not all(os.path.exists(path) for path in files):
+
+        def check():
             assert self.thread.is_alive(), self.outcome
-            assert time.monotonic() < deadline, "the workers did not reach the gate"
-            time.sleep(0.02)
-        return [int(Path(path).read_text()) for path in files]
+
+        return pids_at_gate(self.folder, check, workers)
 
     def go(self):
         Path(self.folder, "go").touch()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import time
 from pathlib import Path
 
 import yaml
 from faults import model
-from faults.conftest import AT, BATCH, EPOCHS, WORKERS, Caught, settings
-from faults.model import DEADLINE_S, reached
+from faults.conftest import AT, BATCH, EPOCHS, WORKERS, Caught, pids_at_gate, settings
 
 from spark_dl.storage import RunPaths
 
@@ -43,11 +40,11 @@ def write_job(folder, dataset, **cluster):
 
 def caught_at_gate(folder, process, log):
     """Wait until the workers of a job stand at the gate; return the run and their pids."""
-    deadline = time.monotonic() + DEADLINE_S
-    files = [reached(str(folder / "gate"), number) for number in range(WORKERS)]
-    while not all(os.path.exists(path) for path in files):
+
+    def check():
         assert process.poll() is None, log.read_text()[-4000:]
-        assert time.monotonic() < deadline, "the workers did not reach the gate"
-        time.sleep(0.05)
+
+    gate = str(folder / "gate")
+    pids = pids_at_gate(gate, check)
     paths = RunPaths(runs=str(folder / "runs"), run_id="run")
-    return Caught(paths, str(folder / "gate"), process), [int(Path(f).read_text()) for f in files]
+    return Caught(paths, gate, process), pids
