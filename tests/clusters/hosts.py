@@ -17,8 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clusters.line import Line, line_between
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
 SHARED = "/mnt/spark-dl"
 IP = shutil.which("ip") or "/sbin/ip"
@@ -41,6 +44,7 @@ class Host:
 
     name: str
     namespace: str
+    bridge: str
     address: str
     shared: str
 
@@ -55,6 +59,10 @@ class Host:
     def mend(self) -> None:
         """Put its cable in again."""
         _ip("link", "set", self.namespace, "up")
+
+    def line(self) -> AbstractContextManager[Line]:
+        """Give a line between its cable and the other hosts, to be slow or lossy; it is whole."""
+        return line_between(self.namespace, self.bridge, _ip)
 
     def pids(self) -> set[int]:
         """Return the processes that run on it."""
@@ -97,7 +105,7 @@ def hosts(names: Sequence[str], shared: Path) -> Iterator[dict[str, Host]]:
     network = _free_network()
     bridge = f"{prefix}b"
     made = {
-        name: Host(name, f"{prefix}-{n}", f"{network}.{10 + n}", str(shared))
+        name: Host(name, f"{prefix}-{n}", bridge, f"{network}.{10 + n}", str(shared))
         for n, name in enumerate(names)
     }
     try:
@@ -166,7 +174,8 @@ def _remove(prefix: str) -> None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), 9)
             _ip("netns", "del", space)
-            _ip("link", "del", space, check=False)  # usually gone with its other end
+            for device in (space, f"{space}b"):  # usually gone already
+                _ip("link", "del", device, check=False)
             shutil.rmtree(Path("/etc/netns") / space, ignore_errors=True)
     _ip("link", "del", f"{prefix}b", check=False)
     with contextlib.suppress(OSError):

@@ -65,6 +65,7 @@ def settings(project, name, **changes):
     return str(path)
 
 
+@pytest.mark.smoke
 def test_the_dag_of_a_new_project_runs_from_table_to_predictions(airflow, project):
     done = airflow.test("shop", python=sys.executable)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]

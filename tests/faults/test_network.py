@@ -1,8 +1,9 @@
-"""The cable of a host comes out, on a standalone cluster whose hosts are network namespaces."""
+"""The cable of a host comes out, is slow, or loses what goes one way; hosts are namespaces."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from clusters.environment import ROOT
 from clusters.hosts import why_not
+from clusters.line import TUN_DEVICE
 from clusters.standalone import standalone
 from faults.jobs import MODEL, caught_at_gate, write_job
 from faults.model import DEADLINE_S
@@ -23,6 +25,8 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
 ]
+
+needs_line = pytest.mark.skipif(not os.path.exists(TUN_DEVICE), reason=f"no {TUN_DEVICE} here")
 
 HOSTS = ("worker1", "worker2", "worker3")
 #: A standalone master misses a silent host after 60 to 120 s.
@@ -97,6 +101,34 @@ def test_the_link_of_a_host_is_cut_for_good(
     ended_well(driver, tmp_path / "log")
     as_if_nothing_happened(caught, finished_run(caught.paths))
     wait_for_end([child])
+
+
+@needs_line
+def test_the_link_of_a_host_is_slow(cluster, drive, as_if_nothing_happened, tmp_path):
+    """Every frame takes 50 ms: a step waits for it, and nobody is lost, blamed or started again."""
+    driver, caught, hosts = drive(slow_after_s=2)
+    with hosts[1].line() as line:
+        line.delay_s = 0.05
+        caught.go()
+        ended_well(driver, tmp_path / "log")
+    as_if_nothing_happened(caught, finished_run(caught.paths), attempt=1)
+    assert "is slow" not in (tmp_path / "log").read_text()
+
+
+@needs_line
+@pytest.mark.parametrize("way", ["in", "out"])
+def test_the_link_of_a_host_loses_what_goes_one_way(
+    cluster, drive, as_if_nothing_happened, tmp_path, way
+):
+    """Its connections are half open: one end still sends, and learns of nothing. As if cut."""
+    driver, caught, hosts = drive()
+    (child,) = filter(is_child, hosts[1].pids())
+    with hosts[1].line() as line:
+        line.loses = way
+        caught.go()
+        ended_well(driver, tmp_path / "log")
+        as_if_nothing_happened(caught, finished_run(caught.paths))
+        wait_for_end([child])
 
 
 def test_a_host_is_lost_and_spark_finds_another(cluster, drive, as_if_nothing_happened, tmp_path):
