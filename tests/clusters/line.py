@@ -93,15 +93,15 @@ def line_between(cable: str, bridge: str, ip: Callable[..., str]) -> Iterator[Li
     """
     own, host, others = (f"{cable}{letter}" for letter in "bho")
     line = Line(host, others)
-    ip("link", "add", own, "type", "bridge")
-    try:
-        for device in (own, host, others):
-            ip("link", "set", device, "up")
-        ip("link", "set", others, "master", bridge)
-        ip("link", "set", host, "master", own)
-        with line.carrying():
-            ip("link", "set", cable, "master", own)
+    with line.carrying():
+        ip("link", "add", own, "type", "bridge")
+        try:
+            for device in (own, host, others):
+                ip("link", "set", device, "up")
+            ip("link", "set", others, "master", bridge)
+            for device in (host, cable):
+                ip("link", "set", device, "master", own)
             yield line
             ip("link", "set", cable, "master", bridge)
-    finally:
-        ip("link", "del", own)
+        finally:
+            ip("link", "del", own)

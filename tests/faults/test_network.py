@@ -116,9 +116,10 @@ def test_the_link_of_a_host_is_slow(cluster, drive, as_if_nothing_happened, tmp_
 
 
 @needs_line
-@pytest.mark.parametrize("way", ["in", "out"])
+# a host that hears nothing may still tell Spark that its task has ended, and be tried once more
+@pytest.mark.parametrize(("way", "attempts"), [("in", {2, 3}), ("out", {2})], ids=["in", "out"])
 def test_the_link_of_a_host_loses_what_goes_one_way(
-    cluster, drive, as_if_nothing_happened, tmp_path, way
+    cluster, drive, as_if_nothing_happened, tmp_path, way, attempts
 ):
     """Its connections are half open: one end still sends, and learns of nothing. As if cut."""
     driver, caught, hosts = drive()
@@ -127,7 +128,9 @@ def test_the_link_of_a_host_loses_what_goes_one_way(
         line.loses = way
         caught.go()
         ended_well(driver, tmp_path / "log")
-        as_if_nothing_happened(caught, finished_run(caught.paths))
+        attempt = caught.status.attempt
+        assert attempt in attempts
+        as_if_nothing_happened(caught, finished_run(caught.paths), attempt=attempt)
         wait_for_end([child])
 
 
