@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Line", "Way"]
-
 #: From the host to the others, or from them to it.
 Way = Literal["out", "in"]
 TUN_DEVICE = "/dev/net/tun"
@@ -41,22 +39,23 @@ class Line:
         self.delay_s = 0.0
         self.loses: Way | None = None
         self._ways: dict[int, Way] = {_tap(host): "out", _tap(others): "in"}
-        self._woken, self._wake = os.pipe()
-        self._thread = threading.Thread(target=self._carry, daemon=True)
 
     @contextlib.contextmanager
     def carrying(self) -> Iterator[None]:
         """Carry frames; the devices are gone at the end."""
-        self._thread.start()
+        woken, wake = os.pipe()
+        thread = threading.Thread(target=self._carry, args=[woken], daemon=True)
+        thread.start()
         try:
             yield
         finally:
-            os.write(self._wake, b".")
-            self._thread.join()
-            for file in (*self._ways, self._woken, self._wake):
+            os.write(wake, b".")
+            thread.join()
+            for file in (*self._ways, woken, wake):
                 os.close(file)
 
-    def _carry(self) -> None:
+    def _carry(self, woken: int) -> None:
+        """Carry frames until there is something to read from `woken`."""
         host, others = self._ways
         beyond = {host: others, others: host}
         waiting: deque[tuple[float, int, bytes]] = deque()
@@ -66,8 +65,8 @@ class Line:
                 _, end, frame = waiting.popleft()
                 os.write(end, frame)
             timeout = waiting[0][0] - now if waiting else None
-            ready = select.select([host, others, self._woken], [], [], timeout)[0]
-            if self._woken in ready:
+            ready = select.select([host, others, woken], [], [], timeout)[0]
+            if woken in ready:
                 return
             for end in ready:
                 frame = os.read(end, _MOST_BYTES)

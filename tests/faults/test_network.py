@@ -115,8 +115,8 @@ def test_the_link_of_a_host_is_slow(cluster, drive, as_if_nothing_happened, tmp_
     assert "is slow" not in (tmp_path / "log").read_text()
 
 
-@needs_line
 # a host that hears nothing may still tell Spark that its task has ended, and be tried once more
+@needs_line
 @pytest.mark.parametrize(("way", "attempts"), [("in", {2, 3}), ("out", {2})], ids=["in", "out"])
 def test_the_link_of_a_host_loses_what_goes_one_way(
     cluster, drive, as_if_nothing_happened, tmp_path, way, attempts
