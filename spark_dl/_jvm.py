@@ -36,6 +36,7 @@ __all__ = [
     "ensure_connector",
     "has_class",
     "is_connect",
+    "register_packing",
     "register_profile",
     "require_delta",
     "running_tasks",
@@ -50,6 +51,8 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 CONNECTOR_CLASS: Final = "io.sparkdl.tfrecord.TFRecordSource"
+#: Makes the connector's functions of arrays as binaries known to a session.
+PACKING_CLASS: Final = "io.sparkdl.columns.PackedArrays"
 DELTA_CATALOG: Final = "org.apache.spark.sql.delta.catalog.DeltaCatalog"
 DELTA_EXTENSION: Final = "io.delta.sql.DeltaSparkSessionExtension"
 #: YARN gives it to a driver in cluster mode; it is good for nothing on an executor.
@@ -180,6 +183,22 @@ def ensure_connector(spark: SparkSession) -> None:
             f"start the session with spark.jars={jar}"
         )
         raise ConfigError(msg)
+
+
+def register_packing(spark: SparkSession) -> bool:
+    """Make `spark_dl_pack` and `spark_dl_unpack` usable in a session.
+
+    Returns:
+        Whether they are: not on Spark Connect, nor without this package's own connector.
+    """
+    if is_connect(spark) or not has_class(spark, PACKING_CLASS):
+        return False
+    if connector_version(spark) not in (None, __version__):
+        return False
+    jvm: Any = spark._jvm  # noqa: SLF001 (this module's job)
+    state: Any = spark._jsparkSession.sessionState()  # noqa: SLF001 (this module's job)
+    jvm.io.sparkdl.columns.PackedArrays.register(state.functionRegistry())
+    return True
 
 
 def connector_version(spark: SparkSession) -> str | None:

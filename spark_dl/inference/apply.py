@@ -15,6 +15,8 @@ from spark_dl.inference.inputs import (
 )
 from spark_dl.inference.labels import Labels, label_output
 from spark_dl.inference.matching import check_new_columns, refuse_twice
+from spark_dl.inference.model import OUTPUT_TYPES
+from spark_dl.inference.packing import pack, unpacked
 from spark_dl.inference.predictor import ERROR_FIELD, OnError, ScoringTask
 from spark_dl.inference.scoring import random_scoring_id
 from spark_dl.inference.udf import scored_column, scored_rows, way_into_python
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from spark_dl.inference.inputs import InputColumns
     from spark_dl.inference.loading import ModelFile
     from spark_dl.inference.model import ExportedModel
+    from spark_dl.inference.udf import Way
 
 __all__ = ["LINEAGE_COLUMNS", "for_executors", "predict", "table_columns"]
 
@@ -111,10 +114,13 @@ def predict(  # noqa: PLR0913 - the façade: one keyword a setting
         labels=_labels(model),
         on_error=on_error,
     )
+    way = way_into_python(df, task)
+    if way == "arrow_udf":
+        task = pack(task, df.sparkSession)
     columns = _result_columns(model, task, prefix, as_struct=as_struct)
     check_new_columns([*columns, *LINEAGE_COLUMNS], df.columns)
     refuse_twice(df.columns)
-    return _with_predictions(df, task, columns).withColumns(
+    return _with_predictions(df, task, columns, way).withColumns(
         _lineage(model, scoring_id or random_scoring_id())
     )
 
@@ -169,12 +175,15 @@ def _result_columns(
     def field(name: str) -> Column:
         return sf.col(_RESULT).getField(name)
 
+    def head(name: str) -> Column:
+        found, element = field(task.fields[name]), OUTPUT_TYPES[model.outputs[name].dtype][0]
+        return unpacked(found, element) if name in task.packed else found
+
     if as_struct:
-        heads = [field(task.fields[name]).alias(name) for name in model.outputs]
-        columns = {prefix: sf.struct(*heads)}
+        columns = {prefix: sf.struct(*(head(name).alias(name) for name in model.outputs))}
     else:
         names = model.output_columns(prefix)
-        columns = {names[name]: field(task.fields[name]) for name in model.outputs}
+        columns = {names[name]: head(name) for name in model.outputs}
     if task.labels is not None:
         columns |= {f"{prefix}_{name}": field(name) for name in task.labels.fields}
     if task.on_error != "fail":
@@ -188,7 +197,9 @@ def _result_columns(
     return columns
 
 
-def _with_predictions(df: DataFrame, task: ScoringTask, columns: Mapping[str, Column]) -> DataFrame:
+def _with_predictions(
+    df: DataFrame, task: ScoringTask, columns: Mapping[str, Column], way: Way
+) -> DataFrame:
     """Add the predictions behind a wall that Spark's optimizer moves none of them through.
 
     A plain column would be computed again for each filter on a prediction, because Spark pushes
@@ -197,7 +208,7 @@ def _with_predictions(df: DataFrame, task: ScoringTask, columns: Mapping[str, Co
     """
     kept: list[Column | str] = [quoted(name) for name in df.columns]
     kind = _result_type(task)
-    if way_into_python(df, task) == "map_in_arrow":
+    if way == "map_in_arrow":
         scored = scored_rows(df, task, kind, _RESULT)  # which is a wall itself
     else:
         result = scored_column(task, kind)
@@ -206,7 +217,10 @@ def _with_predictions(df: DataFrame, task: ScoringTask, columns: Mapping[str, Co
 
 
 def _result_type(task: ScoringTask) -> str:
-    fields = {task.fields[name]: output.spark_type for name, output in task.outputs.items()}
+    fields = {
+        task.fields[name]: "binary" if name in task.packed else output.spark_type
+        for name, output in task.outputs.items()
+    }
     if task.labels is not None:
         fields |= dict(zip(task.labels.fields, ("string", "float"), strict=True))
     if task.on_error != "fail":

@@ -6,6 +6,7 @@ Pure: neither pyspark nor tensorflow.
 from __future__ import annotations
 
 import math
+import sys
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spark_dl.errors import ModelError
+from spark_dl.inference.inputs import PACKABLE
 from spark_dl.inference.model import OUTPUT_TYPES
 
 if TYPE_CHECKING:
@@ -21,11 +23,13 @@ if TYPE_CHECKING:
     from spark_dl.inference.inputs import BoundInput
     from spark_dl.inference.model import ModelOutput
 
-__all__ = ["bad_rows", "to_arrow", "to_numpy"]
+__all__ = ["bad_rows", "to_arrow", "to_numpy", "to_packed"]
 
 _TEXT: Final = ("string", "binary")
 #: dtypes without a Spark type of their own: a wider one carries them, within these limits.
 _LIMITS: Final = {"uint8": 2**8 - 1, "uint16": 2**16 - 1, "uint32": 2**32 - 1}
+#: What stands for an array that the connector could not pack begins with (PackedArrays.scala).
+_HOLDS_NULL: Final = 1
 
 
 def bad_rows(column: pa.Array, one: BoundInput) -> dict[int, str]:
@@ -46,6 +50,9 @@ def bad_rows(column: pa.Array, one: BoundInput) -> dict[int, str]:
     if one.kind == "scalar":
         _find_outside(bad, column, one, None)
         return bad
+    if one.kind == "packed":
+        _find_unpacked(bad, column, one)
+        return bad
     lengths = _lengths(column, one)
     _find_wrong_lengths(bad, lengths, one)
     if one.kind == "array":
@@ -53,7 +60,7 @@ def bad_rows(column: pa.Array, one: BoundInput) -> dict[int, str]:
         if values.null_count:
             rows = pc.list_parent_indices(column).filter(pc.is_null(values))
             for row in rows.unique().to_pylist():
-                bad.setdefault(row, f"column {one.column!r}: null inside an array")
+                bad.setdefault(row, _null_inside(one))
         _find_outside(bad, values, one, column)
     return bad
 
@@ -65,7 +72,8 @@ def _note(bad: dict[int, str], mask: pa.Array, reason: str) -> None:
 
 def _lengths(column: pa.Array, one: BoundInput) -> npt.NDArray[np.int64]:
     """Return the number of elements of each row; -1 for null."""
-    lengths = pc.binary_length(column) if one.kind == "bytes" else column.value_lengths()
+    is_list = one.kind == "array"
+    lengths = column.value_lengths() if is_list else pc.binary_length(column)
     if lengths.null_count:
         lengths = pc.fill_null(lengths, -1)
     found: npt.NDArray[np.int64] = lengths.to_numpy(zero_copy_only=False)
@@ -83,10 +91,30 @@ def _find_wrong_lengths(
     else:
         return
     for row in np.flatnonzero(wrong & (lengths >= 0)).tolist():
-        reason = (
-            f"column {one.column!r}: {lengths[row]} elements, input {one.name!r} of shape "
-            f"{one.shape} needs {needs}"
-        )
+        bad.setdefault(row, _other_length(one, lengths[row], needs))
+
+
+def _other_length(one: BoundInput, got: int, needs: str) -> str:
+    return (
+        f"column {one.column!r}: {got} elements, input {one.name!r} of shape {one.shape} "
+        f"needs {needs}"
+    )
+
+
+def _null_inside(one: BoundInput) -> str:
+    return f"column {one.column!r}: null inside an array"
+
+
+def _find_unpacked(bad: dict[int, str], column: pa.Array, one: BoundInput) -> None:
+    """Find the rows that could not be packed; an odd number of bytes says why."""
+    lengths = _lengths(column, one)
+    whole = (one.size or 0) * np.dtype(PACKABLE[one.element]).itemsize
+    for row in np.flatnonzero((lengths != whole) & (lengths >= 0)).tolist():
+        why = column[row].as_py()
+        if why[0] == _HOLDS_NULL:
+            reason = _null_inside(one)
+        else:
+            reason = _other_length(one, int.from_bytes(why[1:], sys.byteorder), str(one.size))
         bad.setdefault(row, reason)
 
 
@@ -116,7 +144,7 @@ def to_numpy(column: pa.Array, one: BoundInput) -> npt.NDArray[np.generic]:
         ``one.dtype [rows, *one.shape]``; strings and binaries as objects; ``bfloat16`` as float32.
         Rows of variable length are padded with zeros (empty strings) to the longest among them.
     """
-    if one.kind == "bytes":
+    if one.kind in ("bytes", "packed"):
         return _from_bytes(column, one)
     if one.kind == "scalar":
         values = _elements(column, one)
@@ -133,12 +161,18 @@ def _from_bytes(column: pa.Array, one: BoundInput) -> npt.NDArray[np.generic]:
     data = column.buffers()[2]
     size = math.prod(one.inner)
     if data is None:
-        return np.empty((len(column), *one.inner), one.dtype)
+        return np.empty((len(column), *one.inner), _numpy_dtype(one))
+    stored = PACKABLE[one.element] if one.kind == "packed" else one.dtype
     wide = pa.types.is_large_binary(column.type)
     offsets = np.frombuffer(column.buffers()[1], np.int64 if wide else np.int32)
     start = int(offsets[column.offset])
-    flat = np.frombuffer(data, one.dtype, count=len(column) * size, offset=start)
-    return flat.reshape(len(column), *one.inner)
+    flat = np.frombuffer(data, stored, count=len(column) * size, offset=start)
+    return flat.astype(_numpy_dtype(one), copy=False).reshape(len(column), *one.inner)
+
+
+def _numpy_dtype(one: BoundInput) -> str:
+    """Return the dtype that the model is handed; numpy has no bfloat16, TensorFlow makes it."""
+    return "float32" if one.dtype == "bfloat16" else one.dtype
 
 
 def _elements(values: pa.Array, one: BoundInput) -> npt.NDArray[np.generic]:
@@ -149,9 +183,7 @@ def _elements(values: pa.Array, one: BoundInput) -> npt.NDArray[np.generic]:
     found: npt.NDArray[np.generic] = values.to_numpy(zero_copy_only=False)
     if one.element in _TEXT:
         return found.astype(object, copy=False)
-    # numpy has no bfloat16: TensorFlow makes it of float32
-    dtype = "float32" if one.dtype == "bfloat16" else one.dtype
-    return found.astype(dtype, copy=False)
+    return found.astype(_numpy_dtype(one), copy=False)
 
 
 def _padded(
@@ -177,6 +209,37 @@ def to_arrow(values: npt.NDArray[np.generic], name: str, output: ModelOutput) ->
     Raises:
         ModelError: the shape is not the one that the description promises.
     """
+    _check_shape(values, name, output)
+    inner = values.shape[1:] if output.dims else ()
+    column = _flat(values, output)
+    for axis in range(len(inner) - 1, -1, -1):
+        size = inner[axis]
+        count = len(values) * math.prod(inner[:axis])
+        offsets = np.arange(count + 1, dtype=np.int32) * size
+        column = pa.ListArray.from_arrays(pa.array(offsets), column)
+    return column
+
+
+def to_packed(values: npt.NDArray[np.generic], name: str, output: ModelOutput) -> pa.Array:
+    """Return a model's output of vectors as binaries of their numbers, without a copy.
+
+    Args:
+        values: ``[rows, *output.shape]``.
+        name: the output's name, for the error.
+        output: what the model's description says about it: a vector of fixed length.
+
+    Raises:
+        ModelError: as `to_arrow`.
+    """
+    _check_shape(values, name, output)
+    stored = np.ascontiguousarray(values, output.numpy_dtype)
+    width = math.prod(stored.shape[1:]) * stored.itemsize
+    offsets = np.arange(len(stored) + 1, dtype=np.int32) * width
+    buffers = [None, pa.py_buffer(offsets), pa.py_buffer(stored)]
+    return pa.Array.from_buffers(pa.binary(), len(stored), buffers)
+
+
+def _check_shape(values: npt.NDArray[np.generic], name: str, output: ModelOutput) -> None:
     promised = (None, *output.shape)
     fits = len(values.shape) == len(promised) and all(
         want is None or want == got for want, got in zip(promised, values.shape, strict=True)
@@ -187,14 +250,6 @@ def to_arrow(values: npt.NDArray[np.generic], name: str, output: ModelOutput) ->
             f"{list(promised)}: export the model again"
         )
         raise ModelError(msg)
-    inner = values.shape[1:] if output.dims else ()
-    column = _flat(values, output)
-    for axis in range(len(inner) - 1, -1, -1):
-        size = inner[axis]
-        count = len(values) * math.prod(inner[:axis])
-        offsets = np.arange(count + 1, dtype=np.int32) * size
-        column = pa.ListArray.from_arrays(pa.array(offsets), column)
-    return column
 
 
 def _flat(values: npt.NDArray[np.generic], output: ModelOutput) -> pa.Array:

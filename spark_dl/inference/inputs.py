@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     InputColumns = str | Feature | Sequence[str]
 
 __all__ = [
+    "PACKABLE",
     "BoundInput",
     "ModelInput",
     "TableColumn",
@@ -67,6 +68,14 @@ _CROSSES: Final[dict[str, tuple[str, ...]]] = {
     "int64": ("bigint", "date", "timestamp"),
     "bool": ("boolean",),
     "string": ("string", "binary"),
+}
+#: Spark element types whose arrays can cross as binaries of their numbers: numpy's dtype of them.
+PACKABLE: Final = {
+    "smallint": "int16",
+    "int": "int32",
+    "bigint": "int64",
+    "float": "float32",
+    "double": "float64",
 }
 _VECTOR: Final = "vector"
 #: dtypes that Spark's `vector_to_array` gives.
@@ -128,7 +137,8 @@ class BoundInput:
         dtype: TensorFlow's name of its dtype.
         shape: shape of one row's tensor.
         element: Spark element type in which it crosses.
-        kind: ``scalar``, ``array``, or ``bytes``: a binary that holds the elements themselves.
+        kind: ``scalar``, ``array``, ``bytes``: a binary that holds the elements themselves, or
+            ``packed``: an array that is made such a binary on its way (see `packing`).
         sql: the expression that crosses; of a Spark ML vector, the column's name.
         is_vector: whether the column is a Spark ML vector.
     """
@@ -138,7 +148,7 @@ class BoundInput:
     dtype: str
     shape: tuple[int | None, ...] = ()
     element: str = "float"
-    kind: Literal["scalar", "array", "bytes"] = "scalar"
+    kind: Literal["scalar", "array", "bytes", "packed"] = "scalar"
     sql: str = ""
     is_vector: bool = False
 

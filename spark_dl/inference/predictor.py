@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from spark_dl.errors import DataError
-from spark_dl.inference.arrow import bad_rows, to_arrow, to_numpy
+from spark_dl.inference.arrow import bad_rows, to_arrow, to_numpy, to_packed
 from spark_dl.inference.loading import Compute, ModelFile, load_model
 from spark_dl.inference.recut import read_ahead, recut
 
@@ -48,6 +48,7 @@ class ScoringTask:
         batch_size: most rows that the model gets at once.
         labels: how classes become labels; `None` where they have none.
         on_error: what a bad row does: ``fail`` ends the job, else its predictions are null.
+        packed: names of the outputs that cross as binaries of their numbers.
     """
 
     file: ModelFile
@@ -57,6 +58,7 @@ class ScoringTask:
     batch_size: int
     labels: Labels | None = None
     on_error: OnError = "fail"
+    packed: frozenset[str] = frozenset()
 
 
 class Predictor:
@@ -150,21 +152,24 @@ class Predictor:
         inputs = {
             one.name: to_numpy(array, one) for one, array in zip(task.inputs, arrays, strict=True)
         }
-        outputs = self._function(inputs)
-        columns = [to_arrow(outputs[name], name, output) for name, output in task.outputs.items()]
-        if task.labels is not None:
-            columns += task.labels.columns(outputs[task.labels.output])
-        return columns
+        return self._columns(self._function(inputs))
 
     def _columns_of_no_rows(self) -> list[pa.Array]:
-        task = self._task
         nothing = {
             name: np.empty((0, *(dim or 0 for dim in output.shape)), output.numpy_dtype)
-            for name, output in task.outputs.items()
+            for name, output in self._task.outputs.items()
         }
-        columns = [to_arrow(nothing[name], name, output) for name, output in task.outputs.items()]
+        return self._columns(nothing)
+
+    def _columns(self, values: Mapping[str, npt.NDArray[Any]]) -> list[pa.Array]:
+        """Return the model's outputs as columns, with those of the labels after them."""
+        task = self._task
+        columns = [
+            (to_packed if name in task.packed else to_arrow)(values[name], name, output)
+            for name, output in task.outputs.items()
+        ]
         if task.labels is not None:
-            columns += task.labels.columns(nothing[task.labels.output])
+            columns += task.labels.columns(values[task.labels.output])
         return columns
 
     def _struct(

@@ -14,6 +14,7 @@ import pandas as pd  # noqa: TC002 - as above
 import pyarrow as pa
 
 from spark_dl.inference.loading import Compute
+from spark_dl.inference.packing import packed
 from spark_dl.inference.predictor import ScoringTask, load_predictor
 from spark_dl.inference.recut import read_ahead, recut
 from spark_dl.schema.derive import quoted
@@ -115,12 +116,12 @@ def crossing(one: BoundInput) -> Column:
     """Return the expression of the column that crosses to Python."""
     from pyspark.sql import functions as sf
 
+    column = sf.expr(one.sql)
     if one.is_vector:
         from pyspark.ml.functions import vector_to_array
 
-        dtype = "float64" if one.element == "double" else "float32"
-        return vector_to_array(sf.col(one.sql), dtype)
-    return sf.expr(one.sql)
+        column = vector_to_array(column, "float64" if one.element == "double" else "float32")
+    return packed(column, one.size) if one.kind == "packed" and one.size is not None else column
 
 
 def _crossing_to_pandas(one: BoundInput) -> Column:

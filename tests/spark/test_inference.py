@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from spark_dl.errors import ConfigError, DataError, ModelError
-from spark_dl.inference import apply, open_model, predict, task_error, udf
+from spark_dl.inference import apply, open_model, packing, predict, task_error, udf
 from spark_dl.schema import FeatureSpec, SpecEntry
 from spark_dl.training.export import export_model
 
@@ -134,13 +134,17 @@ def text(tmp_path_factory):
     return _case(folder, model, spec, inputs, "id long, city string, visits array<float>", rows)
 
 
-WAYS = get_args(udf.Way)
+WAYS = ("packed", *get_args(udf.Way))
 
 
 def use(monkeypatch, way):
     """Hand the columns over by one of the ways; the last two are those of Spark below 4.1."""
-    if way == "arrow_udf":
+    if way in ("packed", "arrow_udf"):
         pytest.importorskip("pyspark", "4.1", reason="Spark below 4.1 has no arrow_udf")
+    if way == "arrow_udf":
+        monkeypatch.setattr(packing, "register_packing", lambda spark: False)
+    if way == "packed":
+        way = "arrow_udf"
     monkeypatch.setattr(udf, "has_arrow_udf", lambda: way == "arrow_udf")
     monkeypatch.setattr(apply, "way_into_python", lambda df, task: way)
 
@@ -250,6 +254,26 @@ def test_only_the_feature_columns_cross_to_python(spark, dense):
     call = next(line for line in plan.splitlines() if "ArrowEvalPython [" in line)
     assert "kept" not in call
     assert "id#" not in call
+
+
+def test_arrays_of_numbers_cross_as_binaries(spark, cnn, monkeypatch):
+    use(monkeypatch, "packed")
+    packed = predict(cnn.frame(spark), cnn.path)
+    assert re.search(r"ArrowEvalPython \[score\(spark_dl_pack\(pixels", _plan(packed))
+    use(monkeypatch, "arrow_udf")
+    plain = predict(cnn.frame(spark), cnn.path)
+    assert "spark_dl_pack" not in _plan(plain)
+    assert packed.schema == plain.schema
+
+
+def test_a_session_of_its_own_packs_too(spark, cnn):
+    pytest.importorskip("pyspark", "4.1", reason="Spark below 4.1 has no arrow_udf")
+    own = spark.newSession()
+    own.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "7")
+    out = predict(own.createDataFrame(cnn.rows, cnn.schema), cnn.path)
+    assert "spark_dl_pack" in _plan(out)
+    got = _collected(out, "prediction_digit")
+    np.testing.assert_allclose(got, cnn.expected["digit"], rtol=1e-6, atol=1e-6)
 
 
 def test_narrower_numbers_of_another_table_fit(spark, dense):

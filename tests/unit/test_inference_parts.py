@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import re
+import sys
 import threading
 import weakref
 from types import SimpleNamespace
@@ -24,8 +25,9 @@ from spark_dl.errors import (
     TableError,
 )
 from spark_dl.inference import apply, default_scoring_id, loading, resolve_model, task_error, udf
-from spark_dl.inference.arrow import bad_rows, to_arrow, to_numpy
+from spark_dl.inference.arrow import bad_rows, to_arrow, to_numpy, to_packed
 from spark_dl.inference.inputs import (
+    PACKABLE,
     BoundInput,
     ModelInput,
     TableColumn,
@@ -37,6 +39,7 @@ from spark_dl.inference.labels import Labels, label_output, probabilities
 from spark_dl.inference.loading import ModelFile
 from spark_dl.inference.matching import check_new_columns
 from spark_dl.inference.model import ModelOutput
+from spark_dl.inference.packing import packable_inputs, packable_outputs
 from spark_dl.inference.predictor import Predictor, ScoringTask
 from spark_dl.inference.recut import read_ahead, recut
 from spark_dl.inference.resolve import metric_mode
@@ -206,7 +209,84 @@ def test_a_null_outside_a_slice_is_no_null_of_it():
     assert to_numpy(column, given(shape=(1,))).tolist() == [[1.0], [2.0]]
 
 
+PACKED_FLOATS = given(shape=(2,), element="float", kind="packed")
+
+
+def test_packed_numbers_are_not_copied():
+    flat = np.arange(6, dtype=np.float32)
+    output = ModelOutput(dtype="float32", shape=(2,))
+    column = to_packed(flat.reshape(3, 2), "y", output).slice(1)
+    assert bad_rows(column, PACKED_FLOATS) == {}
+    values = to_numpy(column, PACKED_FLOATS)
+    np.testing.assert_array_equal(values, [[2, 3], [4, 5]])
+    assert values.__array_interface__["data"][0] == flat.ctypes.data + 2 * 4
+
+
+@pytest.mark.parametrize(("element", "stored"), PACKABLE.items())
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int64"])
+def test_packed_numbers_become_the_model_s(element, stored, dtype):
+    column = pa.array([np.array([1, -2], stored).tobytes()])
+    values = to_numpy(column, given(dtype, (2, 1), element=element, kind="packed"))
+    assert values.dtype == ("float32" if dtype == "bfloat16" else dtype)
+    assert values.tolist() == [[[1], [-2]]]
+
+
+def test_what_could_not_be_packed_is_named_by_row_and_column():
+    good, long = np.float32([1, 2]).tobytes(), b"\x02" + (70_000).to_bytes(4, sys.byteorder)
+    found = bad_rows(pa.array([good, None, b"\x01", long]), PACKED_FLOATS)
+    assert found == {
+        1: "column 'the x': null; input 'x' takes none",
+        2: "column 'the x': null inside an array",
+        3: "column 'the x': 70000 elements, input 'x' of shape (2,) needs 2",
+    }
+    assert to_numpy(pa.array([], pa.binary()), PACKED_FLOATS).shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows", "expected"),
+    [
+        ({}, 10_000, True),
+        ({"kind": "scalar"}, 10_000, False),
+        ({"shape": (None,)}, 10_000, False),
+        ({"element": "tinyint"}, 10_000, False),
+        ({"element": "string"}, 10_000, False),
+        ({"dtype": "uint8", "element": "smallint"}, 10_000, False),
+        ({}, 0, False),  # no limit
+        ({"shape": (224, 224, 3)}, 3_000, True),
+        ({"shape": (224, 224, 3)}, 4_000, False),  # 2.4 GB
+    ],
+)
+def test_arrays_of_one_length_are_packed(settings, rows, expected):
+    one = given(**{"shape": (2,), **settings})
+    assert packable_inputs([one], rows) == ({"x"} if expected else set())
+
+
+def test_vectors_of_one_length_are_packed():
+    outputs = {
+        "vector": ModelOutput(dtype="float16", shape=(3,)),
+        "wide": ModelOutput(dtype="float32", shape=(2**20,)),
+        "number": ModelOutput(dtype="float32", shape=(1,)),
+        "matrix": ModelOutput(dtype="float32", shape=(3, 3)),
+        "ragged": ModelOutput(dtype="float32", shape=(None,)),
+        "text": ModelOutput(dtype="string", shape=(3,)),
+        "flags": ModelOutput(dtype="bool", shape=(3,)),
+    }
+    assert packable_outputs(outputs, 511) == {"vector", "wide"}
+    assert packable_outputs(outputs, 512) == {"vector"}
+
+
 # --- outputs to Arrow ---
+
+
+def test_packed_vectors_keep_their_numbers():
+    output = ModelOutput(dtype="uint8", shape=(2,))
+    column = to_packed(np.uint8([[1, 2], [3, 255]])[:, ::-1], "y", output)
+    assert [np.frombuffer(row, "int16").tolist() for row in column.to_pylist()] == [
+        [2, 1],
+        [255, 3],
+    ]
+    with pytest.raises(ModelError, match=r"output 'y' has shape \[2, 3\].*\[None, 2\]"):
+        to_packed(np.zeros((2, 3), np.uint8), "y", output)
 
 
 @pytest.mark.parametrize(
