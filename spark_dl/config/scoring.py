@@ -43,7 +43,8 @@ class InferConfig(Section):
             rows.
         inputs: input name to column, to ``{column: …, cast: …}``, or to a list of scalar columns
             that make a vector; by default the columns that the model was trained on.
-        batch_size: rows that the model gets at once; 4096, where light models stop gaining.
+        batch_size: rows that the model gets at once; by default 4096, where light models stop
+            gaining, or fewer where a row's inputs are large.
         on_error: what a row does that the model cannot take: ``fail`` (default: nothing is lost in
             silence) ends the job, ``null`` keeps it with null predictions and a reason,
             ``quarantine`` moves it, with its reason, to the table ``output.quarantine``.
@@ -56,7 +57,7 @@ class InferConfig(Section):
     table: TableConfig | None = None
     split: Text | None = None
     inputs: dict[str, Text | FeatureConfig | tuple[Text, ...]] | None = None
-    batch_size: PositiveInt = 4096
+    batch_size: PositiveInt | None = None
     on_error: OnError = "fail"
     allow_lambda: Flag = False
 

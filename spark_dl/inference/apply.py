@@ -12,6 +12,7 @@ from spark_dl.inference.inputs import (
     TableColumn,
     bind_inputs,
     remap_inputs,
+    usual_batch_size,
 )
 from spark_dl.inference.labels import Labels, label_output
 from spark_dl.inference.matching import check_new_columns, refuse_twice
@@ -51,7 +52,7 @@ def predict(  # noqa: PLR0913 - the façade: one keyword a setting
     *,
     inputs: Mapping[str, InputColumns] | InputColumns | None = None,
     scoring_id: str | None = None,
-    batch_size: int = 4096,
+    batch_size: int | None = None,
     prefix: str = "prediction",
     as_struct: bool = False,
     on_error: OnError = "fail",
@@ -72,7 +73,8 @@ def predict(  # noqa: PLR0913 - the façade: one keyword a setting
             that make a vector; of a model with one input that alone. A dot leads into a struct. By
             default the columns that the model was trained on, else those of the inputs' names.
         scoring_id: names this scoring in the column `scoring_id`; `None` makes a new one.
-        batch_size: rows that the model gets at once, at least 1.
+        batch_size: rows that the model gets at once, at least 1; by default 4096, or fewer where a
+            row's inputs are large.
         prefix: name of the prediction column; with several outputs ``<prefix>_<output>`` each.
         as_struct: whether the outputs are fields of one struct column called `prefix` instead.
         on_error: what a row does that the model cannot take (a null, a wrong length, a value
@@ -96,7 +98,7 @@ def predict(  # noqa: PLR0913 - the façade: one keyword a setting
     """
     from spark_dl.inference.model import ExportedModel
 
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         msg = f"batch_size must be at least 1, got {batch_size}"
         raise ConfigError(msg)
     if on_error not in get_args(OnError):
@@ -105,12 +107,13 @@ def predict(  # noqa: PLR0913 - the façade: one keyword a setting
     if not isinstance(model, ExportedModel):
         model = open_any(model, df.sparkSession, allow_lambda=allow_lambda)
     wanted = remap_inputs(model.inputs, inputs, model=model.path)
+    bound = bind_inputs(wanted, table_columns(df.schema), model=model.path)
     task = ScoringTask(
         file=for_executors(model.file, df.sparkSession),
-        inputs=bind_inputs(wanted, table_columns(df.schema), model=model.path),
+        inputs=bound,
         outputs=model.outputs,
         fields={name: f"output_{i}" for i, name in enumerate(model.outputs)},
-        batch_size=batch_size,
+        batch_size=batch_size or usual_batch_size(bound),
         labels=_labels(model),
         on_error=on_error,
     )

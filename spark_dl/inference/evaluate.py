@@ -16,7 +16,7 @@ from spark_dl._jvm import brief_cause, spark_errors
 from spark_dl.errors import DataError, ModelError, SchemaError
 from spark_dl.inference.apply import for_executors, predict, table_columns
 from spark_dl.inference.figures import Confusion, Evaluation, confusion_of
-from spark_dl.inference.inputs import bind_inputs, remap_inputs
+from spark_dl.inference.inputs import bind_inputs, remap_inputs, usual_batch_size
 from spark_dl.inference.keras_metrics import MetricsTask, merged_metrics, partial_metrics
 from spark_dl.inference.labels import label_output
 from spark_dl.inference.loading import ModelFile
@@ -51,7 +51,7 @@ def evaluate(
     label: str | None = None,
     weight: str | None = None,
     inputs: Mapping[str, InputColumns] | InputColumns | None = None,
-    batch_size: int = 4096,
+    batch_size: int | None = None,
 ) -> Evaluation:
     """Evaluate a model over all rows of a DataFrame; every row counts once.
 
@@ -120,7 +120,7 @@ def _own_metrics(  # noqa: PLR0913 - what `evaluate` was given
     *,
     weight: str | None,
     inputs: Mapping[str, InputColumns] | InputColumns | None,
-    size: int,
+    size: int | None,
 ) -> dict[str, float] | None:
     """Return the metrics that the model was compiled with; `None` if it has none."""
     file = _keras_file(model)
@@ -134,7 +134,7 @@ def _own_metrics(  # noqa: PLR0913 - what `evaluate` was given
         inputs=bound,
         label=label,
         has_weight=bool(weights),
-        batch_size=size,
+        batch_size=size or usual_batch_size(bound),
     )
     columns = [crossing(one).alias(f"input_{i}") for i, one in enumerate(bound)]
     rows = df.select(*columns, truth.alias(_LABEL), *weights)

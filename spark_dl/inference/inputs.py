@@ -32,6 +32,7 @@ __all__ = [
     "element_for",
     "remap_inputs",
     "spec_inputs",
+    "usual_batch_size",
 ]
 
 _SMALL: Final = ("boolean", "tinyint", "smallint")
@@ -77,6 +78,12 @@ PACKABLE: Final = {
     "float": "float32",
     "double": "float64",
 }
+#: Rows that a model gets at once: light models gain up to the first, large images need some at
+#: least; between them as many as make 4 MiB of float32, beyond which a convolution's own tensors
+#: are slow to allocate.
+_MOST_ROWS: Final = 4096
+_LEAST_ROWS: Final = 32
+_BATCH_NUMBERS: Final = 1 << 20
 _VECTOR: Final = "vector"
 #: dtypes that Spark's `vector_to_array` gives.
 _VECTOR_ELEMENTS: Final = ("float", "double")
@@ -282,6 +289,16 @@ def bind_inputs(
         )
         raise ModelError(msg)
     return bound
+
+
+def usual_batch_size(inputs: Sequence[BoundInput]) -> int:
+    """Return how many rows a model gets at once where nobody says it.
+
+    Args:
+        inputs: its inputs; of variable length, one counts as a single number.
+    """
+    numbers = sum(one.size or 1 for one in inputs)
+    return min(_MOST_ROWS, max(_LEAST_ROWS, _BATCH_NUMBERS // max(1, numbers)))
 
 
 def _bind(one: ModelInput, table: Mapping[str, TableColumn]) -> BoundInput | str:

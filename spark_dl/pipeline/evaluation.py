@@ -39,7 +39,7 @@ def evaluate(  # noqa: PLR0913 - the façade: one keyword a setting
     inputs: Mapping[str, InputColumns] | InputColumns | None = None,
     runs: str | os.PathLike[str] = "runs",
     metric: str | None = None,
-    batch_size: int = 4096,
+    batch_size: int | None = None,
     allow_lambda: bool = False,
 ) -> Evaluation:
     """Evaluate a model on the cluster: exact figures over all rows, each counted once.

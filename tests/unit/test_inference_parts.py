@@ -34,6 +34,7 @@ from spark_dl.inference.inputs import (
     bind_inputs,
     remap_inputs,
     spec_inputs,
+    usual_batch_size,
 )
 from spark_dl.inference.labels import Labels, label_output, probabilities
 from spark_dl.inference.loading import ModelFile
@@ -207,6 +208,20 @@ def test_a_null_outside_a_slice_is_no_null_of_it():
     column = pa.array([None, [1.0], [2.0]], pa.list_(pa.float32())).slice(1)
     assert bad_rows(column, given(shape=(1,))) == {}
     assert to_numpy(column, given(shape=(1,))).tolist() == [[1.0], [2.0]]
+
+
+@pytest.mark.parametrize(
+    ("shapes", "rows"),
+    [
+        ([()], 4096),
+        ([(256,)], 4096),
+        ([(32, 32, 3)], 341),
+        ([(32, 32, 2), (1024,), (None,)], 341),
+        ([(224, 224, 3)], 32),
+    ],
+)
+def test_large_rows_go_to_the_model_in_smaller_batches(shapes, rows):
+    assert usual_batch_size([given(shape=shape) for shape in shapes]) == rows
 
 
 PACKED_FLOATS = given(shape=(2,), element="float", kind="packed")
