@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 CONNECTOR_CLASS: Final = "io.sparkdl.tfrecord.TFRecordSource"
 #: Makes the connector's functions of arrays as binaries known to a session.
-PACKING_CLASS: Final = "io.sparkdl.columns.PackedArrays"
+_PACKING_CLASS: Final = "io.sparkdl.columns.PackedArrays"
 DELTA_CATALOG: Final = "org.apache.spark.sql.delta.catalog.DeltaCatalog"
 DELTA_EXTENSION: Final = "io.delta.sql.DeltaSparkSessionExtension"
 #: YARN gives it to a driver in cluster mode; it is good for nothing on an executor.
@@ -191,9 +191,7 @@ def register_packing(spark: SparkSession) -> bool:
     Returns:
         Whether they are: not on Spark Connect, nor without this package's own connector.
     """
-    if is_connect(spark) or not has_class(spark, PACKING_CLASS):
-        return False
-    if connector_version(spark) not in (None, __version__):
+    if is_connect(spark) or not has_class(spark, _PACKING_CLASS) or _other_version(spark):
         return False
     jvm: Any = spark._jvm  # noqa: SLF001 (this module's job)
     state: Any = spark._jsparkSession.sessionState()  # noqa: SLF001 (this module's job)
@@ -209,10 +207,16 @@ def connector_version(spark: SparkSession) -> str | None:
     return str(found) if found is not None else None
 
 
+def _other_version(spark: SparkSession) -> str | None:
+    """Return the version of a connector that is another package's; `None` if it does not say."""
+    found = connector_version(spark)
+    return None if found == __version__ else found
+
+
 def _refuse_other_version(spark: SparkSession) -> None:
     """Jar and package are released together: another one may write what this one cannot read."""
-    found = connector_version(spark)
-    if found in (None, __version__):
+    found = _other_version(spark)
+    if found is None:
         return
     msg = (
         f"this session's TFRecord connector is of version {found} "

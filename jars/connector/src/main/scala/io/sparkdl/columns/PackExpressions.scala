@@ -24,7 +24,7 @@ final case class PackArray(child: Expression, size: Int) extends UnaryExpression
 
   override protected def doGenCode(ctx: CodegenContext, ev: ExprCode): ExprCode = {
     val of = ctx.addReferenceObj("element", element, classOf[DataType].getName)
-    defineCodeGen(ctx, ev, array => s"${classOf[PackArray].getPackage.getName}.PackedArrays.pack($array, $of, $size)")
+    defineCodeGen(ctx, ev, array => s"${PackedArrays.JavaName}.pack($array, $of, $size)")
   }
 
   override protected def withNewChildInternal(newChild: Expression): PackArray = copy(child = newChild)
@@ -46,10 +46,7 @@ final case class UnpackArray(child: Expression, element: DataType) extends Unary
     PackedArrays.unpack(packed.asInstanceOf[Array[Byte]], element.defaultSize)
 
   override protected def doGenCode(ctx: CodegenContext, ev: ExprCode): ExprCode =
-    defineCodeGen(
-      ctx,
-      ev,
-      packed => s"${classOf[UnpackArray].getPackage.getName}.PackedArrays.unpack($packed, ${element.defaultSize})")
+    defineCodeGen(ctx, ev, packed => s"${PackedArrays.JavaName}.unpack($packed, ${element.defaultSize})")
 
   override protected def withNewChildInternal(newChild: Expression): UnpackArray = copy(child = newChild)
 }

@@ -30,6 +30,9 @@ object PackedArrays {
   /** First byte of what stands for an array of another length, which follows as an int. */
   val HasLength: Byte = 2
 
+  /** How generated code calls this object. */
+  private[columns] val JavaName = getClass.getName.stripSuffix("$")
+
   private val NullBitsOffset = 8L
 
   /** Makes both functions known to a session; whoever does so again changes nothing. */
@@ -55,14 +58,12 @@ object PackedArrays {
    */
   def pack(array: ArrayData, element: DataType, size: Int): Array[Byte] =
     if (array.numElements() != size) lengthOf(array)
-    else {
-      val unsafe = array match {
-        case inMemory: UnsafeArrayData => inMemory
-        case other if holdsNull(other) => null
-        case other => inMemoryOf(other, element)
+    else if (holdsNull(array)) Array(HoldsNull)
+    else
+      array match {
+        case unsafe: UnsafeArrayData => bytesOf(unsafe, element)
+        case other => bytesOf(inMemoryOf(other, element), element)
       }
-      if (unsafe == null || holdsNull(unsafe)) Array(HoldsNull) else bytesOf(unsafe, element)
-    }
 
   /**
    * The way back.
