@@ -6,7 +6,7 @@ import logging
 import re
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from spark_dl import _jvm
@@ -203,7 +203,7 @@ def wait_for_slots(
 ) -> SlotFacts:
     """Wait until the executors that are to come are there, and return the slots.
 
-    A request that can never be met is not waited for.
+    A request that can never be met is not waited for; all slots that are to come count then.
 
     Args:
         spark: the session.
@@ -222,8 +222,9 @@ def wait_for_slots(
         return _promised_slots(expected, requested)
     look = _looking(spark, resources, expected)
     facts = look()
-    if requested is not None and expected is not None and requested > max(expected, facts.total):
-        return facts
+    most = max(expected or 0, facts.total)
+    if requested is not None and expected is not None and requested > most:
+        return replace(facts, total=most)
     wanted = max(requested if requested is not None else expected or 1, 1)
     start_s = timeout_s if expected is not None else min(timeout_s, _SETTLE_S)
     facts = _wait(look, lambda f: f.total >= wanted, start_s)

@@ -27,6 +27,7 @@ from spark_dl.cluster.resources import (
     refuse_shared_gpus,
     refuse_unsupported,
     wait_for_room,
+    wait_for_slots,
 )
 from spark_dl.cluster.select import ExecutorFacts, choose_backend
 from spark_dl.cluster.spec import ClusterSpec, PortHolder, source_address
@@ -213,6 +214,19 @@ def test_more_workers_than_slots_are_refused():
         choose_num_workers(None, SlotFacts(total=1, busy=1))
     with pytest.raises(ConfigError, match="at least 1, got 0"):
         choose_num_workers(0, SlotFacts(total=1))
+
+
+def test_a_request_that_can_never_be_met_counts_the_slots_that_are_to_come(monkeypatch):
+    resources = "spark_dl.cluster.resources"
+    conf = {"spark.master": "local-cluster[2,1,1024]"}
+    monkeypatch.setattr(f"{resources}.cluster_conf", lambda spark: conf)
+    monkeypatch.setattr(f"{resources}.worker_profile", lambda spark, asked: None)
+    monkeypatch.setattr(f"{resources}._jvm.is_connect", lambda spark: False)
+    monkeypatch.setattr(f"{resources}._jvm.task_slots", lambda spark, profile: 0)
+    monkeypatch.setattr(f"{resources}._jvm.running_tasks", lambda spark: 0)
+    facts = wait_for_slots(None, 3, timeout_s=600, busy_timeout_s=600)
+    with pytest.raises(ResourceError, match="3 workers do not fit: Spark has 2 task slots, 0 of"):
+        choose_num_workers(3, facts)
 
 
 @pytest.fixture
