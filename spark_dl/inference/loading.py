@@ -22,6 +22,7 @@ from spark_dl.storage import Storage, is_local, join
 from spark_dl.storage.cache import local_copy
 from spark_dl.storage.checksum import file_checksum
 from spark_dl.storage.tokens import keep_tokens
+from spark_dl.worker_process import settle_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -275,9 +276,10 @@ def _load_keras(file: ModelFile, path: str) -> LoadedModel:
 
 @functools.lru_cache(maxsize=1)
 def _limit_tensorflow(compute: Compute) -> None:
-    """Keep TensorFlow to the task's cores and GPUs, once per process."""
+    """Keep TensorFlow to the task's cores and GPUs, and settle the process, once."""
     import tensorflow as tf
 
+    settle_process()
     try:
         tf.config.threading.set_intra_op_parallelism_threads(compute.num_threads)
         tf.config.threading.set_inter_op_parallelism_threads(compute.num_threads)

@@ -18,6 +18,8 @@ import importlib
 import os
 import runpy
 
+from spark_dl.worker_process import read_archives_once
+
 __all__ = ["main"]
 
 #: Spark sets it for the functions of SQL, which may score, and not for those of RDDs, which make
@@ -30,6 +32,7 @@ def main() -> None:
     if _OF_SQL in os.environ:
         for name in ("tensorflow", "keras"):
             importlib.import_module(name)
+    read_archives_once()
     runpy.run_module("pyspark.daemon", run_name="__main__")
 
 
