@@ -26,7 +26,7 @@ class SideFileSuite extends AnyFunSuite with BeforeAndAfterAll {
     SideFile.replace(fs, path, of(1))
     val isOver = new AtomicBoolean
     val writer = new Thread(() => {
-      try (1 to 100).foreach(number => SideFile.replace(fs, path, of(1 + number % 2 * 400)))
+      try for (number <- 1 to 100) SideFile.replace(fs, path, of(1 + number % 2 * 400))
       finally isOver.set(true)
     })
     writer.start()
