@@ -24,8 +24,9 @@ _LARGEST_PIECE: Final = 128 << 20
 _MOST_KEPT: Final = 256 << 20
 
 
+@functools.cache
 def settle_process() -> None:
-    """Set all of it, once TensorFlow is imported and before a model is loaded."""
+    """Set all of it: once, when TensorFlow is imported and no model loaded yet."""
     keep_freed_memory()
     read_archives_once()
     # Spark has Python look for garbage after each task; what modules made is none, and much. What
