@@ -431,6 +431,23 @@ def test_null_in_an_array(spark, tmp_path):
         write(df, tmp_path / "d")
 
 
+@pytest.mark.parametrize("element", ["boolean", "tinyint", "bigint", "float"])
+def test_nulls_are_found_whatever_stands_beside_them(spark, tmp_path, element):
+    # -113 is the number that nulls are looked for with; all of them are true as booleans
+    good = ["array(1, 2)", "array(-113, 5)", "array(-113, -113)"]
+    bad = ["array(-113, null)", "array(null, -113)", "array(null, null)", "array(7, null)"]
+
+    def frame(arrays):
+        one = f"element_at(array({', '.join(arrays)}), cast(id % {len(arrays)} as int) + 1)"
+        values = sf.expr(f"cast({one} as array<{element}>)")
+        return numbers(spark).where("id < 140").withColumn("values", values)
+
+    with pytest.raises(DataError, match="feature column 'values': 80 rows hold null"):
+        write(frame([*good, *bad]), tmp_path / "bad")
+    dataset = write(frame(good), tmp_path / "good", splits={"train": 1.0})
+    assert sum(shard.rows for shard in dataset.manifest.shards) == 140
+
+
 def test_wrong_shape(spark, tmp_path):
     features = {"x": Feature("values", shape=(3, 1))}
     message = r"'values': 400 rows hold arrays of 2 elements .*, expected 3 for shape \(3, 1\)"
