@@ -49,9 +49,8 @@ test-matrix: $(INSTALLED) $(JARS) ## connector and main job on other Sparks and 
 soak: $(INSTALLED) $(JARS) ## kill processes of a training at random: it must end as if nobody had (KILLS)
 	$(BIN)/python tests/faults/soak.py --kills $(KILLS)
 
-test-jars: $(INSTALLED) ## the connector's own tests, in the JVM; those for Spark 3.5 are compiled (and run by make test-matrix)
+test-jars: $(INSTALLED) ## the connector's own tests, in the JVM (for Spark 3.5: make test-matrix)
 	eval "$$($(BIN)/python -m spark_dl.versions)" && PYTHON=$(BIN)/python tools/sbt connector/test
-	eval "$$($(BIN)/python -m spark_dl.versions $(OTHER_SPARK))" && PYTHON=$(BIN)/python tools/sbt connector/Test/compile
 
 test-connector-mutations: $(INSTALLED) ## a million damaged files, in the JVM
 	eval "$$($(BIN)/python -m spark_dl.versions)" && SPARK_DL_MUTATIONS=1000000 PYTHON=$(BIN)/python \
