@@ -73,13 +73,18 @@ def columns(**types):
 # --- the way into Python ---
 
 
+def others(number, kind):
+    return {f"c{i}": kind for i in range(number)}
+
+
 @pytest.mark.parametrize(
     ("types", "inputs", "way"),
     [
         ({"id": "bigint", "x": "array<float>"}, [("x", "array")], "map_in_arrow"),
-        ({"x": "array<float>", **dict.fromkeys("abcde", "int")}, [("x", "array")], "pandas_udf"),
-        ({"x": "array<float>", "t": "string"}, [("x", "array")], "pandas_udf"),
-        ({"x": "array<float>", "t": "string"}, [("x", "array"), ("t", "scalar")], "map_in_arrow"),
+        ({"x": "array<float>", **others(24, "string")}, [("x", "array")], "map_in_arrow"),
+        ({"x": "array<float>", **others(25, "int")}, [("x", "array")], "pandas_udf"),
+        ({"x": "array<float>", "t": "binary"}, [("x", "array")], "pandas_udf"),
+        ({"x": "array<float>", "t": "binary"}, [("x", "array"), ("t", "scalar")], "map_in_arrow"),
         ({"id": "bigint", "x": "float"}, [("x", "scalar")], "pandas_udf"),
         ({"x": "vector"}, [("x", "vector")], "pandas_udf"),
     ],
