@@ -329,6 +329,7 @@ def memory(spark: SparkSession, folder: str, rows: int) -> dict[str, Any]:
     work = WORKS["dense 64"]
     model = write_model(work, folder)
     df = table(spark, work, os.path.join(folder, "rows"), rows).coalesce(1)
+    spark.conf.set(ARROW_ROWS, BATCH_ROWS)
 
     def resident(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import resource
@@ -369,7 +370,7 @@ def main() -> None:
     found = []
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="spark-dl-bench-"))
-        conf = {"spark.driver.memory": "3g", ARROW_ROWS: str(BATCH_ROWS)}
+        conf = {"spark.driver.memory": "3g"}
         spark = stack.enter_context(embedded_session(f"local[{CORES}]", conf=conf))
         spark.sparkContext.setLogLevel("ERROR")
         for index, name in enumerate(options.only):

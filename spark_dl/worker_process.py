@@ -60,18 +60,17 @@ def read_archives_once() -> None:
     if sys.version_info >= (3, 12) or hasattr(zipimporter.invalidate_caches, "__wrapped__"):
         return
     read_again = zipimporter.invalidate_caches
-    seen: WeakKeyDictionary[zipimporter, tuple[int, int]] = WeakKeyDictionary()
+    seen: WeakKeyDictionary[zipimporter, tuple[int, int] | None] = WeakKeyDictionary()
 
     @functools.wraps(read_again)
     def if_changed(self: zipimporter) -> None:
         try:
             facts = os.stat(self.archive)
+            stamp = (facts.st_mtime_ns, facts.st_size)
         except OSError:
-            return read_again(self)
-        stamp = (facts.st_mtime_ns, facts.st_size)
-        if seen.get(self) != stamp:
+            stamp = None
+        if stamp is None or seen.get(self) != stamp:
             read_again(self)
             seen[self] = stamp
-        return None
 
     zipimporter.invalidate_caches = if_changed  # type: ignore[method-assign]
