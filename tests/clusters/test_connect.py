@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -41,7 +42,11 @@ def client(server: str, folder: Path, steps: str) -> Iterator[subprocess.Popen[s
     with (
         open(folder / "client.log", "w") as log,
         subprocess.Popen(
-            [connect_client(), "-P", SCRIPT, server, folder, steps],
+            # a shell that starts the tests in the background has SIGINT ignored, in all below it
+            [
+                *(shutil.which("env"), "--default-signal=INT"),
+                *(connect_client(), "-P", SCRIPT, server, folder, steps),
+            ],
             env=environ,
             cwd=folder,
             stdout=subprocess.PIPE,

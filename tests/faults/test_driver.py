@@ -34,7 +34,9 @@ def drive(project):
     started = []
 
     def start():
-        job = [sys.executable, str(TRAIN), "--config", "job.yaml"]
+        # a shell that starts the tests in the background has SIGINT ignored, in all below it
+        interruptible = ["env", "--default-signal=INT"]
+        job = [*interruptible, sys.executable, str(TRAIN), "--config", "job.yaml"]
         with (project / f"log-{len(started)}").open("w") as log:
             process = subprocess.Popen(
                 job, cwd=project, env=plain_environ(), stdout=subprocess.PIPE, stderr=log, text=True
