@@ -25,6 +25,8 @@ import traceback
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from spark_dl.keras_extras import import_on_demand
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -112,7 +114,8 @@ class _Events:
 
 
 def preload(names: str) -> None:
-    """Import modules, given as ``name,name``."""
+    """Import modules, given as ``name,name``; what Keras brings for other uses waits."""
+    import_on_demand()
     for module in filter(None, names.split(",")):
         # a missing module is reported by the function that needs it, with its own message
         with contextlib.suppress(ImportError):

@@ -103,7 +103,8 @@ def served_function(file: ModelFile, model: Any) -> tuple[Any, dict[str, Any]]: 
             return dict(zip(model.output_names, outputs, strict=True))
         return {"output": outputs}
 
-    return tf.function(serve).get_concrete_function(**inputs), inputs
+    # as Keras' own `predict`, which has AutoGraph convert nothing
+    return tf.function(serve, autograph=False).get_concrete_function(**inputs), inputs
 
 
 def brief_reason(message: str) -> str:

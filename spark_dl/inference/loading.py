@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from spark_dl.errors import DataError, ModelError
 from spark_dl.inference.keras_files import brief_reason, read_keras, served_function
+from spark_dl.keras_extras import import_on_demand
 from spark_dl.storage import Storage, is_local, join
 from spark_dl.storage.cache import local_copy
 from spark_dl.storage.checksum import file_checksum
@@ -277,6 +278,7 @@ def _load_keras(file: ModelFile, path: str) -> LoadedModel:
 @functools.lru_cache(maxsize=1)
 def _limit_tensorflow(compute: Compute) -> None:
     """Keep TensorFlow to the task's cores and GPUs, and settle the process, once."""
+    import_on_demand()
     import tensorflow as tf
 
     settle_process()

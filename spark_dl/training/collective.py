@@ -115,7 +115,9 @@ class MultiWorkerCollective(Collective):
         # tensors must lie on the strategy's own device, else "destinations can not be empty"
         self._device = self._strategy.extended.worker_devices[0]
         self._strategy_sum = tf.function(
-            lambda tensor: self._through_strategy("sum", tensor), reduce_retracing=True
+            lambda tensor: self._through_strategy("sum", tensor),
+            reduce_retracing=True,
+            autograph=False,
         )
         self._ring: Ring | None = None
         if not tf.config.list_physical_devices("GPU"):

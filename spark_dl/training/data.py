@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from spark_dl.shards import Shard
     from spark_dl.shards.assignment import Assignment, Piece
 
-__all__ = ["ShardReader", "evaluation_dataset", "training_dataset"]
+__all__ = ["ShardReader", "as_it_stands", "evaluation_dataset", "training_dataset"]
 
 # TFRecord: u64 length, u32 CRC of the length, data, u32 CRC of the data
 # (https://www.tensorflow.org/tutorials/load_data/tfrecord, "TFRecords format details")
@@ -44,6 +44,9 @@ _READ_AHEAD: Final = 2
 _PARSERS: Final = 2
 #: Shards that are copied to this host at a time.
 _COPIERS: Final = 4
+#: Has a function traced as it stands. None of ours has an `if` or `for` over tensors, and reading
+#: their source in search of some took AutoGraph most of what a run's start takes.
+as_it_stands: Final = tf.autograph.experimental.do_not_convert
 
 
 class ShardReader:
@@ -222,7 +225,7 @@ def training_dataset(
 
     dtypes = (tf.string, tf.float32) if weighted else (tf.string,)
     source = _source(len(steps), read, dtypes, num_rows=local)
-    return source.map(_record_decoder(spec, bare=bare)).prefetch(_READ_AHEAD)
+    return source.map(as_it_stands(_record_decoder(spec, bare=bare))).prefetch(_READ_AHEAD)
 
 
 def _by_windows(assignment: Assignment, epochs: range, step: int) -> Pieces:
@@ -277,7 +280,7 @@ def _source(
         found = tf.numpy_function(lambda one: read(int(one)), [number], dtypes)
         return tuple(tf.ensure_shape(value, [num_rows]) for value in found)
 
-    return tf.data.Dataset.range(count).map(element)
+    return tf.data.Dataset.range(count).map(as_it_stands(element))
 
 
 def _is_ragged(spec: FeatureSpec) -> bool:
@@ -313,17 +316,18 @@ def _packed(
 
     dtypes = (tf.string, tf.int32, tf.float32) if weighted else (tf.string, tf.int32)
     source = _source(count, read, dtypes)
-    source = source.filter(lambda records, *_: tf.size(records) > 0)
+    source = source.filter(as_it_stands(lambda records, *_: tf.size(records) > 0))
     settings = {"num_parallel_calls": _PARSERS, "deterministic": True}
     if not _is_ragged(spec):
-        decoded = source.map(lambda *read: decode(*parse(*read)), **settings)
+        decoded = source.map(as_it_stands(lambda *read: decode(*parse(*read))), **settings)
         return decoded.rebatch(batch_size).prefetch(_READ_AHEAD)
-    batches = source.map(parse, **settings).flat_map(
-        lambda *rows: tf.data.Dataset.from_tensor_slices(
-            tf.nest.map_structure(lambda value: _stacked(value, batch_size), rows)
-        )
-    )
-    return batches.map(decode).prefetch(_READ_AHEAD)
+
+    def cut(*rows: Any) -> tf.data.Dataset:  # noqa: ANN401  tensorflow has no types
+        stacked = tf.nest.map_structure(lambda value: _stacked(value, batch_size), rows)
+        return tf.data.Dataset.from_tensor_slices(stacked)
+
+    batches = source.map(as_it_stands(parse), **settings).flat_map(as_it_stands(cut))
+    return batches.map(as_it_stands(decode)).prefetch(_READ_AHEAD)
 
 
 def _stacked(value: Any, batch_size: int) -> Any:  # noqa: ANN401  tensorflow has no types
@@ -359,7 +363,8 @@ def evaluation_dataset(
         decoded = _packed(reader, pieces, spec, bare=bare, batch_size=batch_size)
     else:
         source = _source(len(starts), read, (tf.string,))
-        decoded = source.map(_record_decoder(spec, bare=bare)).prefetch(_READ_AHEAD)
+        decode = as_it_stands(_record_decoder(spec, bare=bare))
+        decoded = source.map(decode).prefetch(_READ_AHEAD)
     return decoded.apply(tf.data.experimental.assert_cardinality(len(starts)))
 
 

@@ -125,11 +125,9 @@ class RunLog:
         # a Sequential that was never called as a layer has `inputs`, but no `input`
         inputs = getattr(model, "input", model.inputs[0])
         structure = keras.tree.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), inputs)
-        graph = (
-            tf.function(lambda x: model(x, training=False)).get_concrete_function(structure).graph
-        )
+        call = tf.function(lambda x: model(x, training=False), autograph=False)
         with self._writer("train").as_default(0):
-            tf.summary.graph(graph.as_graph_def())
+            tf.summary.graph(call.get_concrete_function(structure).graph.as_graph_def())
         self._writer("train").flush()
 
     @property

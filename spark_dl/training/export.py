@@ -62,11 +62,9 @@ def _write_saved_model(
 
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.add_endpoint(name="serve", fn=serve, input_signature=[inputs])
+    endpoint = archive.add_endpoint(name="serve", fn=serve, input_signature=[inputs])
     archive.write_out(folder, verbose=False)
-    outputs = (
-        tf.function(serve, input_signature=[inputs]).get_concrete_function().structured_outputs
-    )
+    outputs = endpoint.get_concrete_function().structured_outputs
     return {
         name: {"dtype": o.dtype.name, "shape": o.shape.as_list()[1:]} for name, o in outputs.items()
     }

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from spark_dl.errors import ConfigError
+from spark_dl.training.data import as_it_stands
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,4 +54,4 @@ def weigh_classes(
         factor = tf.gather(tf.constant(factors), classes)
         return features, label, tf.cast(weights[0], factor.dtype) * factor if weights else factor
 
-    return dataset.map(weigh)
+    return dataset.map(as_it_stands(weigh))

@@ -188,6 +188,36 @@ def test_no_op_that_changes_how_malloc_works_is_used(packed):
     assert not any(b"GeneratorDataset" in graph for graph in graphs)
 
 
+@pytest.mark.parametrize("rows_per_record", [1, 7])
+@pytest.mark.parametrize("entries", [ENTRIES, (LIST, *ENTRIES)], ids=["fixed", "varying"])
+def test_no_function_s_source_is_read_by_autograph(tmp_path, monkeypatch, entries, rows_per_record):
+    """It finds nothing to convert in ours, and takes most of a run's start to look."""
+    import tensorflow as tf
+    from tensorflow.python.autograph.impl import api
+
+    from spark_dl.training.data import ShardReader, evaluation_dataset, training_dataset
+    from spark_dl.training.weighing import weigh_classes
+
+    looked_at = []
+    converted = api._convert_actual
+    monkeypatch.setattr(
+        api, "_convert_actual", lambda *of: looked_at.append(of[0]) or converted(*of)
+    )
+    path = str(tmp_path)
+    manifest = write_shards(path, entries, {"train": COLUMNS}, rows_per_record=rows_per_record)
+    reader = ShardReader(path, manifest.split("train"), rows_per_record)
+    shard_rows = tuple(shard.rows for shard in manifest.shards)
+    mine = assigned(1, 0, shard_rows, rows_per_record, remainder="pad")
+    training = training_dataset(reader, mine, manifest.spec, epochs=range(1), bare=False)
+    weighed = weigh_classes(training, {3: 2.0}, manifest.spec)
+    evaluation = evaluation_dataset(reader, manifest.spec, range(9), batch_size=3, bare=True)
+    assert next(iter(weighed))[2].shape == (12,)
+    assert len(list(evaluation)) == 3
+    assert not looked_at
+    tf.data.Dataset.range(1).map(lambda number: -number)
+    assert looked_at
+
+
 @pytest.mark.parametrize(("world_size", "batch_size"), [(1, 10), (5, 67)])
 def test_evaluation_meets_its_rows_in_order(packed, world_size, batch_size):
     from spark_dl.training.data import evaluation_dataset
