@@ -27,15 +27,19 @@ __all__ = ["pickle_by_value"]
 _OF_SPARK: Final = frozenset({"pyspark", "py4j"})
 
 
-def _is_installed(path: str) -> bool:
-    folders = {os.path.realpath(folder) for folder in sysconfig.get_paths().values()}
+def _is_installed(path: str, folders: tuple[str, ...]) -> bool:
+    if "site-packages" in path:
+        return True
     real = os.path.realpath(path)
-    return any(real.startswith(folder + os.sep) for folder in folders) or "site-packages" in real
+    return real.startswith(folders) or "site-packages" in real
 
 
 def _local_modules() -> list[ModuleType]:
     """Return imported modules that executors may lack: the user's own source files."""
     left_out = {"__main__", "__mp_main__", __name__.partition(".")[0], *_OF_SPARK}
+    installed = tuple(
+        os.path.realpath(folder) + os.sep for folder in sysconfig.get_paths().values()
+    )
     found = {}  # one module may have several names
     for name, module in list(sys.modules.items()):
         path = getattr(module, "__file__", None)
@@ -44,7 +48,7 @@ def _local_modules() -> list[ModuleType]:
             path
             and top not in left_out
             and isinstance(module, ModuleType)
-            and not _is_installed(path)
+            and not _is_installed(path, installed)
         ):
             found[id(module)] = module
     return list(found.values())
