@@ -81,10 +81,15 @@ def _probe(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     yield pa.RecordBatch.from_pydict({"facts": [json.dumps(facts)]})
 
 
-def probe_executors(spark: SparkSession) -> ExecutorFacts:
-    """Ask one executor what its Python has."""
-    row = spark.range(0, 1, 1, 1).mapInArrow(_probe, "facts string").collect()[0]
-    return ExecutorFacts(**json.loads(row.facts))
+def probe_executors(spark: SparkSession, num_workers: int) -> list[ExecutorFacts]:
+    """Ask the executors what their Python has, each different answer once.
+
+    As many tasks as workers: a cold executor starts its Python while the others start theirs, not
+    when the first one's answer is there.
+    """
+    tasks = spark.range(0, num_workers, 1, num_workers)
+    rows = tasks.mapInArrow(_probe, "facts string").collect()
+    return [ExecutorFacts(**json.loads(facts)) for facts in {row.facts for row in rows}]
 
 
 def choose_backend(name: str, facts: ExecutorFacts, *, on_connect: bool = False) -> tuple[str, str]:
@@ -132,16 +137,20 @@ def choose_backend(name: str, facts: ExecutorFacts, *, on_connect: bool = False)
             raise ConfigError(msg)
 
 
-def select_backend(spark: SparkSession, name: str | None) -> Backend:
+def select_backend(spark: SparkSession, name: str | None, *, num_workers: int) -> Backend:
     """Return the backend to use, and log which and why.
 
     Args:
         spark: the session, classic or Connect.
         name: ``auto`` (also `None`), ``tensorflowonspark`` or ``barrier``.
+        num_workers: workers that there is room for.
     """
-    chosen, reason = choose_backend(
-        name or "auto", probe_executors(spark), on_connect=is_connect(spark)
-    )
+    answers = [
+        choose_backend(name or "auto", facts, on_connect=is_connect(spark))
+        for facts in probe_executors(spark, num_workers)
+    ]
+    # one executor without the package decides for all
+    chosen, reason = min(answers, key=lambda answer: answer[0] != BarrierBackend.name)
     logger.info("backend %s: %s", chosen, reason)
     if chosen == TensorFlowOnSparkBackend.name:
         return TensorFlowOnSparkBackend(spark)

@@ -90,7 +90,7 @@ def run_training(job: TrainingJob) -> Run:
         storage.write_atomic(job.paths.job, job.config.to_yaml())
         storage.write_atomic(job.paths.manifest, job.dataset.manifest.model_dump_json(indent=2))
         num_workers = _check(job)
-        backend = select_backend(job.spark, job.config.cluster.backend)
+        backend = select_backend(job.spark, job.config.cluster.backend, num_workers=num_workers)
         progress = stack.enter_context(Progress())
         storage.make_folder(job.paths.events)
         board = start_tensorboard(

@@ -29,7 +29,7 @@ from spark_dl.cluster.resources import (
     wait_for_room,
     wait_for_slots,
 )
-from spark_dl.cluster.select import ExecutorFacts, choose_backend
+from spark_dl.cluster.select import ExecutorFacts, choose_backend, select_backend
 from spark_dl.cluster.spec import ClusterSpec, PortHolder, source_address
 from spark_dl.cluster.status import TRANSITIONS, RankPhase, RunState, WorkerStatus
 from spark_dl.errors import (
@@ -327,6 +327,25 @@ def test_the_backend_is_chosen_by_what_executors_have():
         choose_backend("barrier", facts(setuptools="81.0.0"))
     with pytest.raises(ConfigError, match="expected auto, tensorflowonspark or barrier"):
         choose_backend("horovod", full)
+
+
+@pytest.mark.parametrize("lacking_first", [True, False])
+def test_an_executor_without_the_package_decides_for_all(monkeypatch, lacking_first):
+    full = facts(tensorflow="2.21.0", tensorflowonspark="2.2.5", setuptools="81.0.0")
+    found = [facts(tensorflow="2.21.0"), full]
+    asked = []
+    monkeypatch.setattr(
+        "spark_dl.cluster.select.probe_executors",
+        lambda _, tasks: asked.append(tasks) or (found if lacking_first else found[::-1]),
+    )
+    session = object()
+    assert select_backend(session, "auto", num_workers=3).name == "barrier"
+    found[0] = full
+    assert select_backend(session, None, num_workers=3).name == "tensorflowonspark"
+    found[0] = facts(setuptools="81.0.0")
+    with pytest.raises(ResourceError, match="has no tensorflow"):
+        select_backend(session, "barrier", num_workers=3)
+    assert asked == [3, 3, 3]
 
 
 def test_tf_config_names_chief_and_workers():
