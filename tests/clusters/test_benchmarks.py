@@ -17,7 +17,7 @@ SHORTER = {
     "inference.py": ("--only", "dense 64", "CNN 32x32x3", "memory"),
 }
 
-pytestmark = [pytest.mark.smoke, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 def test_there_are_benchmarks():
