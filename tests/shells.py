@@ -1,8 +1,13 @@
-"""The environment of a shell in which nobody has set up Spark."""
+"""What a test starts a command in: the shell of somebody who has not set up Spark."""
 
 from __future__ import annotations
 
 import os
+import shutil
+
+#: Begins a command that a test interrupts: a shell that starts the tests in the background has
+#: SIGINT ignored, in all below it.
+INTERRUPTIBLE = (shutil.which("env") or "env", "--default-signal=INT")
 
 _OF_SPARK = ("SPARK", "PYSPARK", "MASTER", "PYTHONPATH")
 

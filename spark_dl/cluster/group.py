@@ -9,7 +9,6 @@ import logging
 import os
 import queue
 import sys
-import sysconfig
 import threading
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ from spark_dl.cluster.hub import RemoteControl
 from spark_dl.cluster.plan import LaunchPlan
 from spark_dl.cluster.profile import worker_profile
 from spark_dl.cluster.ranks import RankTable
-from spark_dl.cluster.shipping import pickle_by_value
+from spark_dl.cluster.shipping import installed_folders, pickle_by_value
 from spark_dl.cluster.status import RankPhase
 from spark_dl.errors import (
     CancelledError,
@@ -63,7 +62,7 @@ _STOP_SETTING = "cluster.stop_timeout_s"
 
 def driver_search_path() -> tuple[str, ...]:
     """Return the module folders of the driver's scripts and projects, not of its packages."""
-    installed = {os.path.realpath(path) for path in sysconfig.get_paths().values()}
+    installed = installed_folders()
     own = [os.path.abspath(folder) for folder in sys.path if "site-packages" not in folder]
     return tuple(
         folder

@@ -21,10 +21,15 @@ from spark_dl.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["pickle_by_value"]
+__all__ = ["installed_folders", "pickle_by_value"]
 
 #: What executors have from Spark, wherever it lies here: beside SPARK_HOME, or in a .zip of YARN's.
 _OF_SPARK: Final = frozenset({"pyspark", "py4j"})
+
+
+def installed_folders() -> set[str]:
+    """Return where this Python's packages and standard library lie, links followed."""
+    return {os.path.realpath(folder) for folder in sysconfig.get_paths().values()}
 
 
 def _is_installed(path: str, folders: tuple[str, ...]) -> bool:
@@ -37,9 +42,7 @@ def _is_installed(path: str, folders: tuple[str, ...]) -> bool:
 def _local_modules() -> list[ModuleType]:
     """Return imported modules that executors may lack: the user's own source files."""
     left_out = {"__main__", "__mp_main__", __name__.partition(".")[0], *_OF_SPARK}
-    installed = tuple(
-        os.path.realpath(folder) + os.sep for folder in sysconfig.get_paths().values()
-    )
+    installed = tuple(folder + os.sep for folder in installed_folders())
     found = {}  # one module may have several names
     for name, module in list(sys.modules.items()):
         path = getattr(module, "__file__", None)

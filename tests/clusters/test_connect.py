@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -17,6 +16,7 @@ import pytest
 from clusters.connect.packages import connect_client
 from clusters.connect.server import connect_server
 from clusters.guide import user_environ
+from shells import INTERRUPTIBLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,11 +42,7 @@ def client(server: str, folder: Path, steps: str) -> Iterator[subprocess.Popen[s
     with (
         open(folder / "client.log", "w") as log,
         subprocess.Popen(
-            # a shell that starts the tests in the background has SIGINT ignored, in all below it
-            [
-                *(shutil.which("env"), "--default-signal=INT"),
-                *(connect_client(), "-P", SCRIPT, server, folder, steps),
-            ],
+            [*INTERRUPTIBLE, connect_client(), "-P", SCRIPT, server, folder, steps],
             env=environ,
             cwd=folder,
             stdout=subprocess.PIPE,

@@ -12,7 +12,7 @@ from faults.conftest import WORKERS
 from faults.jobs import TRAIN, caught_at_gate, write_job
 from faults.model import DEADLINE_S
 from faults.processes import wait_for_end
-from shells import plain_environ
+from shells import INTERRUPTIBLE, plain_environ
 
 from spark_dl.runs import finished_run
 from spark_dl.storage import JobState
@@ -34,9 +34,7 @@ def drive(project):
     started = []
 
     def start():
-        # a shell that starts the tests in the background has SIGINT ignored, in all below it
-        interruptible = ["env", "--default-signal=INT"]
-        job = [*interruptible, sys.executable, str(TRAIN), "--config", "job.yaml"]
+        job = [*INTERRUPTIBLE, sys.executable, str(TRAIN), "--config", "job.yaml"]
         with (project / f"log-{len(started)}").open("w") as log:
             process = subprocess.Popen(
                 job, cwd=project, env=plain_environ(), stdout=subprocess.PIPE, stderr=log, text=True

@@ -16,6 +16,7 @@ from pathlib import Path
 import fsspec
 import pytest
 from event_files import write_events
+from shells import INTERRUPTIBLE
 
 from spark_dl.cli.runs.catalogue import find
 from spark_dl.cli.tensorboard import gathered
@@ -98,9 +99,8 @@ def test_the_verb_serves_several_runs_and_ends_cleanly(tmp_path, end):
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     process = subprocess.Popen(
-        # a shell that starts the tests in the background has SIGINT ignored, in all below it
         [
-            *("env", "--default-signal=INT", f"TMPDIR={temporary}", sys.executable, "-c", command),
+            *(*INTERRUPTIBLE, f"TMPDIR={temporary}", sys.executable, "-c", command),
             *("tensorboard", "--runs", str(tmp_path), "--port", "0"),
         ],
         stdout=subprocess.PIPE,

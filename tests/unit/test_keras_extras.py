@@ -9,7 +9,7 @@ import textwrap
 import pytest
 
 BEFORE = """
-import inspect, sys
+import inspect, pytest, sys
 from spark_dl.keras_extras import import_on_demand
 import_on_demand()
 import_on_demand()
@@ -76,12 +76,8 @@ def test_extras_are_modules_as_all_others():
         from keras.wrappers import SKLearnClassifier
         assert SKLearnClassifier is keras.wrappers.SKLearnClassifier
         assert "SKLearnRegressor" in dir(keras.wrappers)
-        try:
+        with pytest.raises(AttributeError, match="'plot_nothing'"):
             keras.visualization.plot_nothing
-        except AttributeError as error:
-            assert "'plot_nothing'" in str(error), error
-        else:
-            raise AssertionError
         """
     )
 
@@ -91,12 +87,8 @@ def test_an_extra_that_cannot_be_imported_says_why_each_time():
         """
         sys.modules["keras.src.wrappers.sklearn_wrapper"] = None  # as a broken installation
         for _ in range(2):
-            try:
+            with pytest.raises(ImportError, match="sklearn_wrapper"):
                 keras.wrappers.SKLearnClassifier
-            except ImportError as error:
-                assert "sklearn_wrapper" in str(error), error
-            else:
-                raise AssertionError
         """
     )
 
