@@ -11,7 +11,7 @@ BACKEND ?= tensorflowonspark# backend of `make demo`: tensorflowonspark, barrier
 OTHER_SPARK ?= 3.5# the connector is built for this line too, for the wheel
 MATRIX ?=# rows of `make test-matrix`, e.g. spark-3.5; all by default
 KILLS ?= 20# of `make soak`
-PROCESSES ?= 2# that share the tests of `make test`, `test-faults` and `smoke`
+PROCESSES ?= 2# that share the tests of `make test`, `test-faults`, `test-clusters` and `smoke`
 PYTEST_ARGS ?=# further arguments of pytest, e.g. 'tests/unit -k config'
 
 VENV := .venv
@@ -38,7 +38,7 @@ test: $(INSTALLED) $(JARS) ## all tests: unit, spark, cluster (PYTEST_ARGS)
 	$(BIN)/python -m pytest --ignore tests/clusters -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-clusters: $(INSTALLED) $(JARS) ## from the wheel, on YARN, standalone, … started for it (PYTEST_ARGS)
-	$(BIN)/python -m pytest -m clusters tests/clusters tests/cluster tests/spark $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m clusters -n $(PROCESSES) --dist loadgroup tests/clusters tests/cluster tests/spark $(PYTEST_ARGS)
 
 test-faults: $(INSTALLED) $(JARS) ## kill, cut off and starve what trains: it must go on or say why (PYTEST_ARGS)
 	$(BIN)/python -m pytest -m faults -n $(PROCESSES) --dist loadfile --no-loadscope-reorder tests/training tests/storage tests/faults $(PYTEST_ARGS)
