@@ -18,12 +18,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 JARS := build/jars/.collected
+CLASSES := build/spark-classes.jsa# halves the start of the tests' JVMs
 JAR_SOURCES := build.sbt project/build.properties tools/sbt constraints.txt spark_dl/versions.py \
   $(shell find jars -path '*/src/*' -type f 2>/dev/null)
 
 # The set-up's own Spark and Python, whatever else this machine has on PATH or in its profile.
 export PYSPARK_PYTHON := $(abspath $(BIN)/python)
-unexport SPARK_HOME
+unexport SPARK_HOME SPARK_CONF_DIR
 export TZ := UTC
 
 .PHONY: help demo test test-faults soak test-clusters test-matrix test-jars test-connector-mutations lint format jars bench smoke wheel clean
@@ -34,19 +35,19 @@ help: ## list the targets
 demo: $(INSTALLED) $(JARS) ## table → shards → training on 2 executors → predictions, with a report (BACKEND, DEMO_DIR)
 	SPARK_CONF_DIR=conf/short-lived DEMO_DIR=$(DEMO_DIR) BACKEND=$(BACKEND) $(BIN)/python examples/demo/run.py
 
-test: $(INSTALLED) $(JARS) ## all tests: unit, spark, cluster (PYTEST_ARGS)
+test: $(INSTALLED) $(JARS) $(CLASSES) ## all tests: unit, spark, cluster (PYTEST_ARGS)
 	$(BIN)/python -m pytest --ignore tests/clusters -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-test-clusters: $(INSTALLED) $(JARS) ## from the wheel, on YARN, standalone, … started for it (PYTEST_ARGS)
+test-clusters: $(INSTALLED) $(JARS) $(CLASSES) ## from the wheel, on YARN, standalone, … started for it (PYTEST_ARGS)
 	$(BIN)/python -m pytest -m clusters -n $(PROCESSES) --dist loadgroup tests/clusters tests/cluster tests/spark $(PYTEST_ARGS)
 
-test-faults: $(INSTALLED) $(JARS) ## kill, cut off and starve what trains: it must go on or say why (PYTEST_ARGS)
+test-faults: $(INSTALLED) $(JARS) $(CLASSES) ## kill, cut off and starve what trains: it must go on or say why (PYTEST_ARGS)
 	$(BIN)/python -m pytest -m faults -n $(PROCESSES) --dist loadfile --no-loadscope-reorder tests/training tests/storage tests/faults $(PYTEST_ARGS)
 
-test-matrix: $(INSTALLED) $(JARS) ## connector and main job on other Sparks and TensorFlows, each in a venv of its own (MATRIX)
+test-matrix: $(INSTALLED) $(JARS) $(CLASSES) ## connector and main job on other Sparks and TensorFlows, each in a venv of its own (MATRIX)
 	$(BIN)/python tools/matrix/run.py --record $(MATRIX)
 
-soak: $(INSTALLED) $(JARS) ## kill processes of a training at random: it must end as if nobody had (KILLS)
+soak: $(INSTALLED) $(JARS) $(CLASSES) ## kill processes of a training at random: it must end as if nobody had (KILLS)
 	$(BIN)/python tests/faults/soak.py --kills $(KILLS)
 
 test-jars: $(INSTALLED) ## the connector's own tests, in the JVM (for Spark 3.5: make test-matrix)
@@ -72,7 +73,7 @@ bench: $(INSTALLED) $(JARS) ## all benchmarks, ours beside its peers
 	@scripts=(benchmarks/*.py); [ -e "$${scripts[0]}" ] || { echo "there are no benchmarks yet"; exit 0; }; \
 	for script in "$${scripts[@]}"; do $(BIN)/python "$$script"; done
 
-smoke: test-jars $(JARS) ## a short cut through what `make test` leaves out: jar, Spark 3.5, faults, four kills at random, wheel, YARN, notebooks on Connect, Airflow, the demo on the other backend
+smoke: test-jars $(JARS) $(CLASSES) ## a short cut through what `make test` leaves out: jar, Spark 3.5, faults, four kills at random, wheel, YARN, notebooks on Connect, Airflow, the demo on the other backend
 	$(BIN)/python tools/matrix/run.py --short spark-$(OTHER_SPARK)
 	$(BIN)/python -m pytest -m smoke -n $(PROCESSES) --dist loadfile --no-loadscope-reorder \
 	  tests/clusters tests/faults
@@ -98,3 +99,6 @@ $(JARS): $(JAR_SOURCES) | $(INSTALLED)
 	eval "$$($(BIN)/python -m spark_dl.versions)" && PYTHON=$(BIN)/python tools/sbt collectJars
 	eval "$$($(BIN)/python -m spark_dl.versions $(OTHER_SPARK))" && PYTHON=$(BIN)/python tools/sbt packConnector
 	@mkdir -p $(@D) && touch $@
+
+$(CLASSES): tools/archive_classes.py $(INSTALLED) | $(JARS)
+	$(BIN)/python $< $@

@@ -40,7 +40,7 @@ BATCH_ROWS = 8192
 #: Batch sizes that `predict_batch_udf` is tried with; the best one counts.
 PEER_BATCHES = (1024, 8192)
 ROUNDS, QUICK_ROUNDS = 5, 1
-QUICK_ROWS = 4_000
+QUICK_ROWS, QUICK_WORKS = 4_000, ("CNN 32x32x3", "memory")
 HAS_ARROW_UDF = hasattr(sf, "arrow_udf")
 NO_OP = "no-op arrow_udf" if HAS_ARROW_UDF else "no-op pandas_udf"
 PEER, NUMPY = "predict_batch_udf", "numpy in one process"
@@ -364,8 +364,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--quick", action="store_true", help="small: only shows that it runs")
-    parser.add_argument("--only", nargs="*", default=[*WORKS, "memory"], metavar="WORK")
+    parser.add_argument("--only", nargs="*", metavar="WORK", help="some of the lines, not all")
     options = parser.parse_args()
+    chosen = options.only or (QUICK_WORKS if options.quick else (*WORKS, "memory"))
     rounds = QUICK_ROUNDS if options.quick else ROUNDS
     found = []
     with contextlib.ExitStack() as stack:
@@ -373,7 +374,7 @@ def main() -> None:
         conf = {"spark.driver.memory": "3g"}
         spark = stack.enter_context(embedded_session(f"local[{CORES}]", conf=conf))
         spark.sparkContext.setLogLevel("ERROR")
-        for index, name in enumerate(options.only):
+        for index, name in enumerate(chosen):
             own = os.path.join(folder, str(index))
             os.makedirs(own)
             rows = WORKS["dense 64" if name == "memory" else name].rows

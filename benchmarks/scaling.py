@@ -64,6 +64,7 @@ def dense(spec: FeatureSpec, params: Mapping[str, Any]) -> Any:  # noqa: ANN401,
 
 
 MODELS = {"CNN": convolutional, "small dense model": dense}
+QUICK_MODELS = ("CNN",)
 
 
 def note_epochs(rank: Any) -> list[Any]:  # noqa: ANN401 - a Rank
@@ -151,8 +152,8 @@ def main() -> None:
             path = os.path.join(folder, f"dataset-{workers}")
             write_shards(path, dense_entries(SIDE * SIDE), {"train": columns})
             datasets[workers] = Dataset.open(path, spark)
-        for name, model in MODELS.items():
-            times = [measure(model, datasets, folder, epochs) for _ in range(rounds)]
+        for name in QUICK_MODELS if options.quick else MODELS:
+            times = [measure(MODELS[name], datasets, folder, epochs) for _ in range(rounds)]
             found = line(name, times)
             print(json.dumps(found) if options.json else found, flush=True)
     packages = ("pyspark", "tensorflow", "keras")

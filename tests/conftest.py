@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+from shells import start_java_quickly
 
 from spark_dl.session import EMBEDDED_MASTER, embedded_session
 
@@ -33,8 +34,7 @@ settings.load_profile("shared")
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "examples" / "demo"
 
-# for the sessions of this process, and of those that tests start
-os.environ.setdefault("SPARK_CONF_DIR", str(ROOT / "conf" / "short-lived"))
+start_java_quickly()
 
 # A process has one SparkContext at a time. Tests are run in this order, so that each kind of
 # session starts once.

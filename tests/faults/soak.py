@@ -33,12 +33,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
-os.environ["SPARK_CONF_DIR"] = str(ROOT / "conf" / "short-lived")
 
 from faults.conftest import sha256  # noqa: E402
 from faults.processes import executor, is_child, parent, wait_for_end  # noqa: E402
 from faults.soak_model import model  # noqa: E402
-from shells import plain_environ  # noqa: E402
+from shells import plain_environ, start_java_quickly  # noqa: E402
 
 from spark_dl.config import CheckpointConfig  # noqa: E402
 from spark_dl.storage import JobStatus, RunPaths  # noqa: E402
@@ -282,6 +281,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     parser.add_argument("--json", action="store_true", help="one JSON object a backend")
     options = parser.parse_args()
+    start_java_quickly()
     print(f"seed {options.seed}", flush=True)
     chance = random.Random(options.seed)  # noqa: S311 - no secret
     rows = []

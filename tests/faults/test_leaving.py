@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -26,11 +25,10 @@ NOTED = "decommissioned message"
 @pytest.fixture
 def environ(tmp_path):
     """A shell whose Spark lets executors leave in an orderly way."""
-    plain = plain_environ()
-    conf = shutil.copytree(plain["SPARK_CONF_DIR"], tmp_path / "conf")
-    with (conf / "spark-defaults.conf").open("a") as settings:
-        settings.write("spark.decommission.enabled true\n")
-    return plain | {"SPARK_CONF_DIR": str(conf)}
+    conf = tmp_path / "conf"
+    conf.mkdir()
+    (conf / "spark-defaults.conf").write_text("spark.decommission.enabled true\n")
+    return plain_environ() | {"SPARK_CONF_DIR": str(conf)}
 
 
 def wait_for_line(path, words):
