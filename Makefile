@@ -39,7 +39,7 @@ test: $(INSTALLED) $(JARS) $(CLASSES) ## all tests: unit, spark, cluster (PYTEST
 	$(BIN)/python -m pytest --ignore tests/clusters -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-clusters: $(INSTALLED) $(JARS) $(CLASSES) ## from the wheel, on YARN, standalone, … started for it (PYTEST_ARGS)
-	$(BIN)/python -m pytest -m clusters -n $(PROCESSES) --dist loadgroup tests/clusters tests/cluster tests/spark $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m clusters -n $(PROCESSES) --dist loadfile tests/clusters tests/cluster tests/spark $(PYTEST_ARGS)
 
 test-faults: $(INSTALLED) $(JARS) $(CLASSES) ## kill, cut off and starve what trains: it must go on or say why (PYTEST_ARGS)
 	$(BIN)/python -m pytest -m faults -n $(PROCESSES) --dist loadfile --no-loadscope-reorder tests/training tests/storage tests/faults $(PYTEST_ARGS)

@@ -10,11 +10,12 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from shells import start_java_quickly
+from xdist.scheduler import LoadFileScheduling
 
 from spark_dl.session import EMBEDDED_MASTER, embedded_session
 
@@ -44,6 +45,11 @@ SESSIONS = {
     "one_executor_spark": "local-cluster[1,2,1024]",
 }
 
+#: Files that share a cluster: one process runs them, wherever there are several.
+ON_HADOOP = ("test_airflow", "test_hadoop", "test_yarn", "test_yarn_hdfs")
+#: Files whose tests take long and share nothing: each test runs where there is room.
+ANY_PROCESS = ("test_doctor", "test_benchmarks", "test_cli_project")
+
 #: What kills processes or starts executors and clusters may be tried a second time: the machines
 #: are shared. The run names such tests at its end; everything else must pass at once.
 SECOND_TRY = ("cluster", "clusters", "faults", "matrix")
@@ -72,6 +78,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if any(item.get_closest_marker(name) for name in SECOND_TRY):
             item.add_marker(pytest.mark.flaky(reruns=1))
     items.sort(key=_place)
+
+
+class _Scheduling(LoadFileScheduling):
+    """Tests of one file go to one process, but for a few."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        stem = Path(file).stem
+        if stem in ON_HADOOP:
+            return "hadoop"
+        return nodeid if stem in ANY_PROCESS else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling | None:
+    """Share the tests among processes (xdist's own `loadgroup` does nothing with pytest 9.2)."""
+    return _Scheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")

@@ -13,24 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 HERE = Path(__file__).parent
-#: files whose tests share nothing: each may run in any process
-ALONE = ("test_doctor", "test_benchmarks", "test_cli_project")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder starts a cluster; tests that share one go to the same process."""
+    """Everything in this folder starts a cluster, whether or not it says so."""
     for item in items:
         if item.path.is_relative_to(HERE) and item.get_closest_marker("matrix") is None:
             item.add_marker("clusters")
-        if (shared := _shared(item)) is not None:
-            item.add_marker(pytest.mark.xdist_group(shared))
-
-
-def _shared(item: pytest.Item) -> str | None:
-    if "hadoop" in getattr(item, "fixturenames", ()):
-        return "hadoop"
-    return None if item.path.stem in ALONE else item.path.stem
 
 
 @pytest.fixture(scope="session")
