@@ -11,7 +11,7 @@ BACKEND ?= tensorflowonspark# backend of `make demo`: tensorflowonspark, barrier
 OTHER_SPARK ?= 3.5# the connector is built for this line too, for the wheel
 MATRIX ?=# rows of `make test-matrix`, e.g. spark-3.5; all by default
 KILLS ?= 20# of `make soak`
-PROCESSES ?= 2# that share the tests of `make test`, `test-faults`, `test-clusters` and `smoke`
+PROCESSES ?= 2# that share the tests of `make test`, `test-long`, `test-clusters`, `test-faults` and `smoke`
 PYTEST_ARGS ?=# further arguments of pytest, e.g. 'tests/unit -k config'
 
 VENV := .venv
@@ -27,7 +27,7 @@ export PYSPARK_PYTHON := $(abspath $(BIN)/python)
 unexport SPARK_HOME SPARK_CONF_DIR
 export TZ := UTC
 
-.PHONY: help demo test test-faults soak test-clusters test-matrix test-jars test-connector-mutations lint format jars bench smoke wheel clean
+.PHONY: help demo test test-long test-clusters test-faults soak test-matrix test-jars test-connector-mutations lint format jars bench smoke wheel clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,8 +38,11 @@ demo: $(INSTALLED) $(JARS) ## table → shards → training on 2 executors → p
 test: $(INSTALLED) $(JARS) $(CLASSES) ## all tests: unit, spark, cluster (PYTEST_ARGS)
 	$(BIN)/python -m pytest --ignore tests/clusters -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
+test-long: $(INSTALLED) $(JARS) $(CLASSES) ## what `make test` has no time for: the doctor on broken executors, whole jobs, benchmarks (PYTEST_ARGS)
+	$(BIN)/python -m pytest -m long -n $(PROCESSES) --dist loadfile --no-loadscope-reorder tests/cluster tests/spark $(PYTEST_ARGS)
+
 test-clusters: $(INSTALLED) $(JARS) $(CLASSES) ## from the wheel, on YARN, standalone, … started for it (PYTEST_ARGS)
-	$(BIN)/python -m pytest -m clusters -n $(PROCESSES) --dist loadfile tests/clusters tests/cluster tests/spark $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m clusters -n $(PROCESSES) --dist loadfile --no-loadscope-reorder tests/clusters $(PYTEST_ARGS)
 
 test-faults: $(INSTALLED) $(JARS) $(CLASSES) ## kill, cut off and starve what trains: it must go on or say why (PYTEST_ARGS)
 	$(BIN)/python -m pytest -m faults -n $(PROCESSES) --dist loadfile --no-loadscope-reorder tests/training tests/storage tests/faults $(PYTEST_ARGS)
@@ -76,7 +79,7 @@ bench: $(INSTALLED) $(JARS) ## all benchmarks, ours beside its peers
 smoke: test-jars $(JARS) $(CLASSES) ## a short cut through what `make test` leaves out: jar, Spark 3.5, faults, four kills at random, wheel, YARN, notebooks on Connect, Airflow, the demo on the other backend
 	$(BIN)/python tools/matrix/run.py --short spark-$(OTHER_SPARK)
 	$(BIN)/python -m pytest -m smoke -n $(PROCESSES) --dist loadfile --no-loadscope-reorder \
-	  tests/clusters tests/faults
+	  tests/clusters tests/faults tests/cluster
 	$(MAKE) demo BACKEND=barrier DEMO_DIR=build/smoke-demo
 
 wheel: $(INSTALLED) $(JARS) ## build the wheel, with the connector's jars for both Scalas in it

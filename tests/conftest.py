@@ -45,10 +45,8 @@ SESSIONS = {
     "one_executor_spark": "local-cluster[1,2,1024]",
 }
 
-#: Files that share a cluster: one process runs them, wherever there are several.
-ON_HADOOP = ("test_airflow", "test_hadoop", "test_yarn", "test_yarn_hdfs")
 #: Files whose tests take long and share nothing: each test runs where there is room.
-ANY_PROCESS = ("test_doctor", "test_benchmarks", "test_cli_project")
+ANY_PROCESS = ("test_airflow", "test_benchmarks", "test_cli_project", "test_doctor")
 
 #: What kills processes or starts executors and clusters may be tried a second time: the machines
 #: are shared. The run names such tests at its end; everything else must pass at once.
@@ -65,6 +63,8 @@ def _session(item: pytest.Item) -> str | None:
 
 def _place(item: pytest.Item) -> int:
     """Return when a test runs: the longest groups first, so that processes end together."""
+    if "hadoop" in getattr(item, "fixturenames", ()):
+        return -1
     session = _session(item)
     if session is not None:
         return list(SESSIONS).index(session)
@@ -81,14 +81,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class _Scheduling(LoadFileScheduling):
-    """Tests of one file go to one process, but for a few."""
+    """Tests of one file go to one process, those on Hadoop too; others that take long to any."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        stem = Path(file).stem
-        if stem in ON_HADOOP:
+        if file.startswith("tests/clusters") and ("yarn" in nodeid or "hadoop" in nodeid):
             return "hadoop"
-        return nodeid if stem in ANY_PROCESS else file
+        return nodeid if Path(file).stem in ANY_PROCESS else file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduling | None:

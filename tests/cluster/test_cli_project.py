@@ -16,7 +16,7 @@ from shells import plain_environ
 
 from spark_dl.cli import main
 
-pytestmark = [pytest.mark.cluster, pytest.mark.clusters, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(1200)]
 
 DEADLINE_S = 280
 SPARK_DL = [sys.executable, "-c", "import sys; from spark_dl.cli import main; sys.exit(main())"]

@@ -1,6 +1,6 @@
 """The doctor on real executors: one thing is broken, its line turns red, the remedy mends it.
 
-Every case starts sessions of its own: but for the first, `make test-clusters` runs them.
+Every case starts sessions of its own: but for the first, `make test-long` runs them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from shells import plain_environ
 from spark_dl._jvm import connector_jar
 from spark_dl.versions import PRIMARY_SPARK
 
-pytestmark = [pytest.mark.cluster, pytest.mark.clusters, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(900)]
 
 DEADLINE_S = 280
 SPARK_DL = [sys.executable, "-c", "import sys; from spark_dl.cli import main; sys.exit(main())"]

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-pytestmark = [pytest.mark.cluster, pytest.mark.clusters]
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 
 SCRIPT = """
 import json, os, sys

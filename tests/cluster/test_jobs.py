@@ -16,7 +16,7 @@ from shells import plain_environ
 import spark_dl
 from spark_dl.storage import JobState, JobStatus
 
-pytestmark = [pytest.mark.cluster, pytest.mark.clusters, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(1200)]
 
 ROOT = Path(spark_dl.__file__).parent.parent
 ROWS = 300

@@ -82,7 +82,7 @@ def example(cluster_spark, monkeypatch):
     return module
 
 
-@pytest.mark.clusters
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_cross_validation_of_a_pipeline_saved_and_loaded_elsewhere(
     cluster_spark, example, tmp_path
@@ -163,7 +163,7 @@ def test_rows_held_out_by_a_column_are_validated_on_and_nothing_else(frame, stor
         assert model.metrics[f"val_{name}"] == pytest.approx(value, rel=1e-5)
 
 
-@pytest.mark.clusters
+@pytest.mark.long
 def test_fits_of_several_param_maps_are_iterated_in_any_order(frame, storage):
     estimator = KerasRegressor(
         featuresCols=["a", "b"], labelCol="y", globalBatchSize=20, numWorkers=1, **storage
@@ -177,7 +177,7 @@ def test_fits_of_several_param_maps_are_iterated_in_any_order(frame, storage):
     assert not estimator.isSet(estimator.epochs)
 
 
-@pytest.mark.clusters
+@pytest.mark.long
 def test_trials_that_want_all_slots_take_turns(frame, storage):
     estimator = KerasEstimator(
         modelFn=two_inputs, featuresCols=["a", "b"], labelCol="y", globalBatchSize=20, **storage

@@ -8,7 +8,7 @@ import pytest
 
 from spark_dl.testing import run_notebook
 
-pytestmark = [pytest.mark.cluster, pytest.mark.clusters, pytest.mark.slow]
+pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.slow]
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 

@@ -88,7 +88,7 @@ def attack(port, victim):
 
 
 @pytest.mark.parametrize(
-    "backend", ["barrier", pytest.param("tensorflowonspark", marks=pytest.mark.clusters)]
+    "backend", ["barrier", pytest.param("tensorflowonspark", marks=pytest.mark.long)]
 )
 def test_strangers_get_nowhere(cluster_spark, tmp_path, backend, caplog):
     caplog.set_level(logging.INFO)

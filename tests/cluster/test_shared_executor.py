@@ -60,7 +60,7 @@ def evaluation(reader, manifest):
 
 @pytest.mark.parametrize(
     "backend",
-    [BarrierBackend, pytest.param(TensorFlowOnSparkBackend, marks=pytest.mark.clusters)],
+    [BarrierBackend, pytest.param(TensorFlowOnSparkBackend, marks=pytest.mark.long)],
 )
 def test_two_ranks_of_one_executor_get_their_exact_rows(one_executor_spark, tmp_path, backend):
     frame = one_executor_spark.range(0, ROWS, 1, 3).selectExpr("id as x", "cast(id as float) as y")

@@ -66,7 +66,7 @@ def _command(pid):
 
 
 @pytest.mark.parametrize(
-    "backend", ["barrier", pytest.param("tensorflowonspark", marks=pytest.mark.clusters)]
+    "backend", ["barrier", pytest.param("tensorflowonspark", marks=pytest.mark.long)]
 )
 def test_a_run_is_stopped_from_another_process(cluster_spark, tmp_path, backend):
     rows = cluster_spark.range(0, 200, 1, 2).selectExpr(

@@ -113,7 +113,7 @@ def train(dataset, tmp_path):
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    "backend", ["barrier", pytest.param("tensorflowonspark", marks=pytest.mark.clusters)]
+    "backend", ["barrier", pytest.param("tensorflowonspark", marks=pytest.mark.long)]
 )
 def test_a_failed_training_says_so_at_once_and_goes_on_under_its_id(
     train, backend, tmp_path, cluster_spark
@@ -142,7 +142,7 @@ def test_a_failed_training_says_so_at_once_and_goes_on_under_its_id(
 
 
 @pytest.mark.parametrize(
-    "backend", [pytest.param("barrier", marks=pytest.mark.clusters), "tensorflowonspark"]
+    "backend", [pytest.param("barrier", marks=pytest.mark.long), "tensorflowonspark"]
 )
 def test_a_run_leaves_everything_that_it_promises(train, dataset, frame, backend):
     run = train(backend=backend, epochs=3)
@@ -283,7 +283,7 @@ with embedded_session() as spark:
 """
 
 
-@pytest.mark.clusters
+@pytest.mark.long
 def test_a_driver_without_tensorflow_trains(dataset, tmp_path):
     """Its site-packages are ours without TensorFlow and Keras; the executors have the whole."""
     hidden = ("tensorflow", "keras", "tf_keras")

@@ -221,7 +221,7 @@ class Hadoop:
             "container-monitor.interval-ms": 1000,
             "disk-health-checker.max-disk-utilization-per-disk-percentage": 99.5,
             "log.retain-seconds": 10800,
-            "env-whitelist": "JAVA_HOME,HADOOP_CONF_DIR,PATH,LANG,TZ",
+            "env-whitelist": "JAVA_HOME,JDK_JAVA_OPTIONS,HADOOP_CONF_DIR,PATH,LANG,TZ",
             **dict.fromkeys(("address", "localizer.address", "webapp.address"), f"{HOST}:0"),
             "collector-service.address": f"{HOST}:0",
             "hostname": HOST,

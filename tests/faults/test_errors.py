@@ -48,7 +48,7 @@ def take_too_much(rank):
     ("act", "ranks", "cause"),
     [
         (leave, "1", "exit code 0: the worker process ended without a result"),
-        (fail_on_one, "1", "ValueError: a bad row"),
+        pytest.param(fail_on_one, "1", "ValueError: a bad row", marks=pytest.mark.smoke),
         (fail_on_all, "0, 1", "ValueError: a bad table"),
         (take_too_much, "0", "MemoryError: Unable to allocate"),
     ],

@@ -43,7 +43,12 @@ def model(tmp_path):
 
 @pytest.mark.faults
 @pytest.mark.parametrize(
-    ("form", "mode"), [("delta", "append"), ("parquet", "append"), ("parquet", "overwrite")]
+    ("form", "mode"),
+    [
+        pytest.param("delta", "append", marks=pytest.mark.smoke),
+        ("parquet", "append"),
+        ("parquet", "overwrite"),
+    ],
 )
 def test_a_killed_job_leaves_the_old_state(spark, model, tmp_path, form, mode):
     output = tmp_path / "out"

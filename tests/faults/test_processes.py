@@ -17,7 +17,7 @@ BACKENDS = ["barrier", "tensorflowonspark"]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.smoke)])
+@pytest.mark.parametrize("victim", [0, 1])
 def test_a_child_is_killed(start, as_if_nothing_happened, backend, victim):
     caught = start(backend)
     os.kill(caught.children()[victim], signal.SIGKILL)

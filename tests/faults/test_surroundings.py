@@ -67,6 +67,7 @@ def test_strangers_flood_the_control_channel(start, as_if_nothing_happened):
         stranger.close()
 
 
+@pytest.mark.smoke
 def test_the_control_channel_is_cut(start, as_if_nothing_happened):
     """The driver sees its agents go, the agents their driver: all begin again."""
     caught = start()
@@ -109,6 +110,7 @@ def mounted(folder, *options):
         subprocess.run([umount, "--lazy", folder], check=True)
 
 
+@pytest.mark.smoke
 def test_the_folder_of_checkpoints_is_full(start, tmp_path, cluster_spark):
     folder = RunPaths(runs=str(tmp_path / "runs"), run_id="run").checkpoints
     with mounted(folder, "-t", "tmpfs", "-o", "size=12k", "tmpfs"):

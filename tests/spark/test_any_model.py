@@ -60,7 +60,7 @@ def expected(two_inputs):
 
 
 @pytest.fixture(
-    scope="module", params=["saved_model", pytest.param("keras", marks=pytest.mark.clusters)]
+    scope="module", params=["saved_model", pytest.param("keras", marks=pytest.mark.long)]
 )
 def plain(request, two_inputs, tmp_path_factory):
     """A model of each kind that has no spec beside it."""

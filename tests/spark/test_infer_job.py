@@ -58,8 +58,8 @@ def infer(spark, model, tmp_path):
 @pytest.fixture(
     params=[
         "parquet",
-        pytest.param("sql", marks=pytest.mark.clusters),
-        pytest.param("catalog", marks=pytest.mark.clusters),
+        pytest.param("sql", marks=pytest.mark.long),
+        pytest.param("catalog", marks=pytest.mark.long),
     ]
 )
 def table(request, spark, tmp_path):
@@ -105,7 +105,7 @@ def test_rows_that_cannot_be_identified_are_scored_each_time(infer, caplog):
     assert "set `output.scoring_id`" in caplog.text
 
 
-@pytest.mark.clusters
+@pytest.mark.long
 def test_the_same_split_of_another_dataset_is_another_question(spark, infer, tmp_path):
     table, dataset = str(tmp_path / "table"), str(tmp_path / "dataset")
     rows(spark, 0, 60).write.format("delta").save(table)

@@ -185,7 +185,7 @@ class Steps:
     def prediction_tests(self) -> None:
         """Run the tests of scoring, which takes another way on Spark below 4.1."""
         if self.row.has_spark_suites:
-            self.pytest("predictions", "-m", "spark and not clusters", *PREDICTION_TESTS)
+            self.pytest("predictions", "-m", "spark and not long", *PREDICTION_TESTS)
 
     def learning_tests(self) -> None:
         """Run what needs no Spark, and what computes."""
