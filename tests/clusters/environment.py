@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("CLUSTERS_CACHE") or ROOT / "build" / "clusters")
-#: half of the environment's files, and no program reads them
-HEADERS = "*/tensorflow/include/*"
+#: most of the environment's files, and no program reads them; as in docs/yarn.md
+UNREAD = ("*/tensorflow/include/*", "*/tests/*", "*/site-packages/pip/*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ def installed_environment() -> Environment:
         archive = folder / "environment.tar"
         constraints = ROOT / "constraints.txt"
         pins = digest(constraints.read_bytes(), sys.version.encode())
-        content = digest(pins.encode(), wheel.read_bytes(), HEADERS.encode())
+        content = digest(pins.encode(), wheel.read_bytes(), "".join(UNREAD).encode())
         if not made(folder / "pins", pins):
             run(sys.executable, "-m", "venv", "--clear", str(folder / "venv"))
             run(
@@ -131,7 +131,7 @@ def installed_environment() -> Environment:
             run(
                 *(str(Path(sys.executable).with_name("venv-pack")), "--quiet", "--force"),
                 *("--prefix", str(folder / "venv"), "--output", str(archive)),
-                *("--exclude", HEADERS),
+                *(word for pattern in UNREAD for word in ("--exclude", pattern)),
             )
             (folder / "content").write_text(content)
         return Environment(python=str(python), archive=str(archive), wheel=str(wheel))
