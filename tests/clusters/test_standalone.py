@@ -58,7 +58,7 @@ def test_the_guide_on_hosts_of_their_own(cluster):
         assert facts["listening"], "TensorFlow's own port"
         assert set(facts["listening"]) <= set(span)
         assert len(set(facts["agent_talks_to"]) & set(span)) == 1, "the control channel"
-    (status,) = (cluster.folder / "digits" / "runs").glob("train-*/status.json")
+    status = cluster.folder / "digits" / "runs" / trained["run_id"] / "status.json"
     board = urlsplit(json.loads(status.read_text())["tensorboard"])
     assert board.hostname == "127.0.0.1"
     assert board.port in span
