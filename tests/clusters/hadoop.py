@@ -36,6 +36,8 @@ NODE_CORES = 3
 _JAVA = [
     *("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"),
     *("--add-opens=java.base/java.lang=ALL-UNNAMED", "-Djava.net.preferIPv4Stack=true"),
+    # without its native library Hadoop starts a `chmod` for each file that it unpacks
+    "-Djdk.lang.Process.launchMechanism=VFORK",
 ]
 _HDFS = "org.apache.hadoop.hdfs.server"
 _YARN = "org.apache.hadoop.yarn.server"
