@@ -63,9 +63,9 @@ def _session(item: pytest.Item) -> str | None:
 
 def _place(item: pytest.Item) -> int:
     """Return when a test runs: the longest groups first, so that processes end together."""
-    if "hadoop" in getattr(item, "fixturenames", ()):
-        return -1
     session = _session(item)
+    if session is None and item.get_closest_marker("clusters"):
+        return -1 - ("hadoop" in item.fixturenames)
     if session is not None:
         return list(SESSIONS).index(session)
     return len(SESSIONS) + (item.get_closest_marker("cluster") is None)
