@@ -76,7 +76,7 @@ bench: $(INSTALLED) $(JARS) ## all benchmarks, ours beside its peers
 	@scripts=(benchmarks/*.py); [ -e "$${scripts[0]}" ] || { echo "there are no benchmarks yet"; exit 0; }; \
 	for script in "$${scripts[@]}"; do $(BIN)/python "$$script"; done
 
-smoke: test-jars $(JARS) $(CLASSES) ## a short cut through what `make test` leaves out: jar, Spark 3.5, faults, four kills at random, wheel, YARN, notebooks on Connect, Airflow, the demo on the other backend
+smoke: test-jars $(JARS) $(CLASSES) ## a short cut through what `make test` leaves out: jar, Spark 3.5, a fault of each kind, four kills at random, wheel, YARN, notebooks on Connect, Airflow, benchmarks, the demo on the other backend
 	$(BIN)/python tools/matrix/run.py --short spark-$(OTHER_SPARK)
 	$(BIN)/python -m pytest -m smoke -n $(PROCESSES) --dist loadfile --no-loadscope-reorder \
 	  tests/clusters tests/faults tests/cluster

@@ -1,6 +1,6 @@
 """The doctor on real executors: one thing is broken, its line turns red, the remedy mends it.
 
-Every case starts sessions of its own: but for the first, `make test-long` runs them.
+Every case starts sessions of its own: `make test-long` runs them.
 """
 
 from __future__ import annotations
