@@ -10,7 +10,7 @@ import pytest
 from clusters.connect.packages import connect_packages
 from clusters.environment import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 FILES = ("test_inference.py", "test_any_model.py", "test_evaluate.py", "test_infer_job.py")
 

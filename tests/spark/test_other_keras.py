@@ -15,6 +15,7 @@ from clusters.environment import cache_lock, digest, made, run
 from spark_dl.inference import predict
 
 pytestmark = [
+    pytest.mark.long,
     pytest.mark.slow,
     pytest.mark.timeout(900),
     # Keras' optional imports and TensorFlow's protobufs warn of their own affairs
