@@ -115,7 +115,7 @@ def _use(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Spa
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option that makes of the session `spark` one of Spark Connect."""
-    told = "tests that take `spark` get a client of a Connect server (tests/spark/test_over_connect.py)"
+    told = "tests that take `spark` get a client of a Connect server (test_over_connect.py)"
     parser.addoption("--connect", action="store_true", help=told)
 
 
