@@ -47,7 +47,7 @@ test-clusters: $(INSTALLED) $(JARS) $(CLASSES) ## from the wheel, on YARN, stand
 test-faults: $(INSTALLED) $(JARS) $(CLASSES) ## kill, cut off and starve what trains: it must go on or say why (PYTEST_ARGS)
 	$(BIN)/python -m pytest -m faults -n $(PROCESSES) --dist loadfile --no-loadscope-reorder tests/training tests/storage tests/faults $(PYTEST_ARGS)
 
-test-matrix: $(INSTALLED) $(JARS) $(CLASSES) ## connector and main job on other Sparks and TensorFlows, each in a venv of its own (MATRIX)
+test-matrix: $(INSTALLED) $(JARS) ## connector and main job on other Sparks and TensorFlows, each in a venv of its own (MATRIX)
 	$(BIN)/python tools/matrix/run.py --record $(MATRIX)
 
 soak: $(INSTALLED) $(JARS) $(CLASSES) ## kill processes of a training at random: it must end as if nobody had (KILLS)

@@ -61,11 +61,16 @@ def _session(item: pytest.Item) -> str | None:
     return used[0] if used else None
 
 
+def _on_hadoop(nodeid: str) -> bool:
+    """Tell by its name: who shares the tests among processes knows nothing else of a test."""
+    return nodeid.startswith("tests/clusters") and ("yarn" in nodeid or "hadoop" in nodeid)
+
+
 def _place(item: pytest.Item) -> int:
     """Return when a test runs: the longest groups first, so that processes end together."""
     session = _session(item)
     if session is None and item.get_closest_marker("clusters"):
-        return -1 - ("hadoop" in item.fixturenames)
+        return -1 - _on_hadoop(item.nodeid)
     if session is not None:
         return list(SESSIONS).index(session)
     return len(SESSIONS) + (item.get_closest_marker("cluster") is None)
@@ -84,9 +89,9 @@ class _Scheduling(LoadFileScheduling):
     """Tests of one file go to one process, those on Hadoop too; others that take long to any."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        if file.startswith("tests/clusters") and ("yarn" in nodeid or "hadoop" in nodeid):
+        if _on_hadoop(nodeid):
             return "hadoop"
+        file = nodeid.partition("::")[0]
         return nodeid if Path(file).stem in ANY_PROCESS else file
 
 

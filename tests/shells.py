@@ -12,7 +12,6 @@ INTERRUPTIBLE = (shutil.which("env") or "env", "--default-signal=INT")
 
 _OF_SPARK = ("SPARK", "PYSPARK", "MASTER", "PYTHONPATH")
 
-
 #: Classes of Spark that a JVM maps instead of loading them one by one: half of its start. `make`
 #: writes the file; a JVM that it does not suit, as one with another class path, starts as ever.
 _CLASSES = Path(__file__).parents[1] / "build" / "spark-classes.jsa"

@@ -12,7 +12,13 @@ from shells import plain_environ
 
 SCRIPTS = sorted(path.name for path in (ROOT / "benchmarks").glob("*.py"))
 
-pytestmark = [pytest.mark.long, pytest.mark.smoke, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.long,
+    pytest.mark.smoke,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+]
 
 
 def test_there_are_benchmarks():
