@@ -27,7 +27,7 @@ export PYSPARK_PYTHON := $(abspath $(BIN)/python)
 unexport SPARK_HOME SPARK_CONF_DIR
 export TZ := UTC
 
-.PHONY: help demo test test-long test-clusters test-faults soak test-matrix test-jars test-connector-mutations lint format jars bench smoke wheel clean
+.PHONY: help demo test test-long test-clusters test-faults soak test-matrix test-jars test-other-spark test-connector-mutations lint format jars bench smoke wheel clean
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,11 +76,13 @@ bench: $(INSTALLED) $(JARS) ## all benchmarks, ours beside its peers
 	@scripts=(benchmarks/*.py); [ -e "$${scripts[0]}" ] || { echo "there are no benchmarks yet"; exit 0; }; \
 	for script in "$${scripts[@]}"; do $(BIN)/python "$$script"; done
 
-smoke: test-jars $(JARS) $(CLASSES) ## a short cut through what `make test` leaves out: jar, Spark 3.5, a fault of each kind, four kills at random, wheel, YARN, notebooks on Connect, Airflow, benchmarks, the demo on the other backend
-	$(BIN)/python tools/matrix/run.py --short spark-$(OTHER_SPARK)
+smoke: $(JARS) $(CLASSES) ## a short cut through what `make test` leaves out: jar, Spark 3.5, a fault of each kind, four kills at random, wheel, YARN, notebooks on Connect, Airflow, benchmarks
+	$(MAKE) --jobs=$(PROCESSES) --output-sync=line test-jars test-other-spark
 	$(BIN)/python -m pytest -m smoke -n $(PROCESSES) --dist loadfile --no-loadscope-reorder \
 	  tests/clusters tests/faults tests/cluster
-	$(MAKE) demo BACKEND=barrier DEMO_DIR=build/smoke-demo
+
+test-other-spark: $(INSTALLED) $(JARS) # a few tests of that row of `make test-matrix`
+	$(BIN)/python tools/matrix/run.py --short spark-$(OTHER_SPARK)
 
 wheel: $(INSTALLED) $(JARS) ## build the wheel, with the connector's jars for both Scalas in it
 	$(BIN)/python -m build --wheel --no-isolation --outdir dist

@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from pyspark.sql import SparkSession
 
@@ -46,6 +46,7 @@ OURS: Final[tuple[Literal["barrier", "tensorflowonspark"], ...]] = (
     "tensorflowonspark",
 )
 PEER, PLAIN = "TensorFlowOnSpark", "Keras in one process"
+QUICK_SIDES = ("barrier", PEER, PLAIN)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -327,10 +328,10 @@ def report(line: dict[str, Any], *, as_json: bool) -> None:
     )
 
 
-def available(names: list[str] | None) -> list[str]:
+def available(names: Iterable[str]) -> list[str]:
     """Return the sides that run here."""
     have_peer = all(importlib.util.find_spec(one) for one in ("tf_keras", "tensorflowonspark"))
-    return [name for name in names or SIDES if name != PEER or have_peer]
+    return [name for name in names if name != PEER or have_peer]
 
 
 def main() -> None:
@@ -346,6 +347,7 @@ def main() -> None:
         name, given = options.role
         print(json.dumps(SIDES[name](Work(**json.loads(given)))))
         return
+    sides = options.sides or (QUICK_SIDES if options.quick else SIDES)
     works = (options.work,) if options.work else QUICK_WORKS if options.quick else (*WORKS,)
     for name in works:
         rows, width, batch = WORKS[name]
@@ -355,7 +357,7 @@ def main() -> None:
             table = os.path.join(folder, "table")
             write_table(table, rows, width)
             found = {}
-            for side in available(options.sides):
+            for side in available(sides):
                 place = os.path.join(folder, side.replace(" ", "-"))
                 work = Work(table=table, folder=place, rows=rows, width=width, batch=batch)
                 found[side] = run_side(side, work)

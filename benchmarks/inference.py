@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 OUTPUTS = 10
-CORES = 2
+CORES, QUICK_CORES = 2, 1
 BATCH_ROWS = 8192
 #: Batch sizes that `predict_batch_udf` is tried with; the best one counts.
-PEER_BATCHES = (1024, 8192)
+PEER_BATCHES, QUICK_PEER_BATCHES = (1024, 8192), (1024,)
 ROUNDS, QUICK_ROUNDS = 5, 1
 QUICK_ROWS, QUICK_WORKS = 4_000, ("CNN 32x32x3", "memory")
 HAS_ARROW_UDF = hasattr(sf, "arrow_udf")
@@ -285,7 +285,7 @@ def line(work: str, beside: str, ours: list[float], theirs: list[float]) -> dict
 
 
 def score(
-    spark: SparkSession, name: str, folder: str, rows: int, rounds: int
+    spark: SparkSession, name: str, folder: str, rows: int, *, quick: bool
 ) -> Iterator[dict[str, Any]]:
     """Measure one line's sides."""
     work = WORKS[name]
@@ -298,13 +298,14 @@ def score(
     first = seconds(ours)
     with workers_of(spark, NO_OP):
         sides = {"ours": ours, NO_OP: df.withColumn("prediction", no_op()("x"))}
-    peers = {f"{PEER} {size}": size for size in PEER_BATCHES}
+    sizes = QUICK_PEER_BATCHES if quick else PEER_BATCHES
+    peers = {f"{PEER} {size}": size for size in sizes}
     for label, size in peers.items():
         with workers_of(spark, PEER):
             sides[label] = df.withColumn("prediction", batch_udf(work, model, size)("x"))
     with workers_of(spark, MAP):
         sides[MAP] = map_in_arrow(df, work, model)
-    times = measure(sides, rounds)
+    times = measure(sides, QUICK_ROUNDS if quick else ROUNDS)
     rates = {side: [rows / taken for taken in all_] for side, all_ in times.items()}
     best = max(peers, key=lambda label: max(rates[label]))
     yield line(name, NO_OP, rates["ours"], rates[NO_OP])
@@ -367,12 +368,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", metavar="WORK", help="some of the lines, not all")
     options = parser.parse_args()
     chosen = options.only or (QUICK_WORKS if options.quick else (*WORKS, "memory"))
-    rounds = QUICK_ROUNDS if options.quick else ROUNDS
+    cores = QUICK_CORES if options.quick else CORES
     found = []
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="spark-dl-bench-"))
         conf = {"spark.driver.memory": "3g"}
-        spark = stack.enter_context(embedded_session(f"local[{CORES}]", conf=conf))
+        spark = stack.enter_context(embedded_session(f"local[{cores}]", conf=conf))
         spark.sparkContext.setLogLevel("ERROR")
         for index, name in enumerate(chosen):
             own = os.path.join(folder, str(index))
@@ -382,7 +383,7 @@ def main() -> None:
             if name == "memory":
                 found.append(memory(spark, own, rows))
             else:
-                found += score(spark, name, own, rows, rounds)
+                found += score(spark, name, own, rows, quick=options.quick)
     report(found, as_json=options.json)
 
 

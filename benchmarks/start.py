@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small: only shows that it runs")
     options = parser.parse_args()
     rounds = QUICK_ROUNDS if options.quick else ROUNDS
-    imports: dict[str, list[float]] = {backend: [] for backend in BACKENDS}
+    imports: list[float] = []
     times: dict[str, list[tuple[float, float]]] = {backend: [] for backend in BACKENDS}
     with (
         tempfile.TemporaryDirectory(prefix="spark-dl-bench-") as folder,
@@ -137,11 +137,11 @@ def main() -> None:
         if not options.quick:
             first_step_seconds(dataset, folder, BACKENDS[0])  # warms Spark and the file cache
         for _ in range(rounds):
+            imports.append(import_seconds())
             for backend in BACKENDS:
-                imports[backend].append(import_seconds())
                 times[backend].append(first_step_seconds(dataset, folder, backend))
     for backend in BACKENDS:
-        found = line(backend, imports[backend], times[backend])
+        found = line(backend, imports, times[backend])
         print(json.dumps(found) if options.json else found)
     packages = ("pyspark", "tensorflow", "keras")
     versions = {name: importlib.metadata.version(name) for name in packages}

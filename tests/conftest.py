@@ -46,7 +46,7 @@ SESSIONS = {
 }
 
 #: Files whose tests take long and share nothing: each test runs where there is room.
-ANY_PROCESS = ("test_airflow", "test_benchmarks", "test_cli_project", "test_doctor")
+ANY_PROCESS = ("test_airflow", "test_benchmarks", "test_cli_project", "test_doctor", "test_network")
 
 #: What kills processes or starts executors and clusters may be tried a second time: the machines
 #: are shared. The run names such tests at its end; everything else must pass at once.

@@ -38,6 +38,8 @@ class Cluster:
         self.environ = user_environ(path, {"SPARK_HOME": SPARK_HOME})
         self.environ |= {"SPARK_WORKER_CORES": "1", "SPARK_WORKER_MEMORY": "2g"}
         self.environ |= {"SPARK_DAEMON_MEMORY": "256m", "MASTER": machines["master"].address}
+        # how long a worker may be silent: by default a minute, and up to another to be missed
+        self.environ |= {"SPARK_DAEMON_JAVA_OPTS": "-Dspark.worker.timeout=30"}
 
     def on(self, name: str) -> dict[str, str]:
         """Return the environment of a shell on a host."""

@@ -29,7 +29,7 @@ pytestmark = [
 needs_line = pytest.mark.skipif(not os.path.exists(TUN_DEVICE), reason=f"no {TUN_DEVICE} here")
 
 HOSTS = ("worker1", "worker2", "worker3")
-#: A standalone master misses a silent host after 60 to 120 s.
+#: The master misses a silent host after 30 to 60 s.
 END_S = 400
 #: Spark's driver misses one after 25 s instead of minutes.
 SUBMIT = f"""
