@@ -31,6 +31,6 @@ def environment() -> Environment:
 
 @pytest.fixture(scope="session")
 def hadoop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hadoop]:
-    """HDFS and YARN with two nodes."""
+    """HDFS and YARN with one node: each takes minutes to unpack the environment."""
     with Hadoop(tmp_path_factory.mktemp("hadoop")) as started:
         yield started

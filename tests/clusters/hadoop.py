@@ -29,8 +29,8 @@ POM = Path(__file__).with_name("hadoop-pom.xml")
 HOST = "127.0.0.1"
 START_S = 240.0
 STOP_S = 30.0
-NODE_MB = 6144
-NODE_CORES = 3
+NODE_MB = 12288
+NODE_CORES = 6
 
 # guice and cglib in the web pages of ResourceManager and NodeManager, on Java 17
 _JAVA = [
@@ -119,7 +119,7 @@ class Hadoop:
         self,
         root: Path,
         *,
-        node_managers: int = 2,
+        node_managers: int = 1,
         settings: Mapping[str, Mapping[str, object]] | None = None,
         java_options: tuple[str, ...] = (),
     ) -> None:
@@ -232,7 +232,7 @@ class Hadoop:
             "yarn.resourcemanager.hostname": HOST,
             "yarn.resourcemanager.webapp.address": f"{HOST}:{self.rm_web_port}",
             **{f"yarn.resourcemanager.{name}address": at for name, at in addresses.items()},
-            # two nodes on one host
+            # several nodes on one host
             "yarn.scheduler.include-port-in-node-name": "true",
             "yarn.scheduler.minimum-allocation-mb": 128,
             "yarn.scheduler.maximum-allocation-mb": NODE_MB,

@@ -79,6 +79,7 @@ def secure_hadoop(kdc: Kdc, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     keytab = kdc.keytab(service)
     with Hadoop(
         tmp_path_factory.mktemp("secure-hadoop"),
+        node_managers=2,
         settings=secure_settings(keytab),
         java_options=kdc.java_options,
     ) as started:
