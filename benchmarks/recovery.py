@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 WORKERS, KILLS, QUICK_KILLS = 2, 3, 1
 LIMIT_S, MEMORY_LIMIT = 8.0, 1.05
 SIZE, ROWS, BATCH = 8, 480, 16
-EPOCHS, QUICK_EPOCHS, EARLY = 50, 6, 5
+EPOCHS, EARLY = 50, 5
 DEADLINE_S = 240.0
 
 
@@ -210,10 +210,12 @@ def main() -> None:
         dataset = Dataset.open(path, spark)
         for number in range(QUICK_KILLS if options.quick else KILLS):
             imports.append(import_seconds())
-            seconds.append(recovery_seconds(dataset, folder, f"killed-{number}"))
-        epochs = QUICK_EPOCHS if options.quick else EPOCHS
-        run = train(dataset, folder, "long", epochs=epochs, pace_s=0.0)
-        memory = numbers(os.path.join(run.path, "memory-1"))
+            run_id = f"killed-{number}"
+            seconds.append(recovery_seconds(dataset, folder, run_id))
+        if not options.quick:  # else the last one that was killed has a few epochs too
+            run_id = "long"
+            train(dataset, folder, run_id, epochs=EPOCHS, pace_s=0.0)
+        memory = numbers(os.path.join(folder, run_id, "memory-1"))
     for found in lines(seconds, imports, memory):
         print(json.dumps(found) if options.json else found)
     packages = ("pyspark", "tensorflow", "keras")

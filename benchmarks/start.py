@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from spark_dl.schema import FeatureSpec
 
-BACKENDS = ("barrier", "tensorflowonspark")
+BACKENDS, QUICK_BACKENDS = ("barrier", "tensorflowonspark"), ("barrier",)
 WORKERS, ROUNDS, QUICK_ROUNDS = 2, 5, 1
 LIMIT_S = 3.0
 SIZE, ROWS, BATCH = 8, 64, 16
@@ -124,7 +124,8 @@ def main() -> None:
     options = parser.parse_args()
     rounds = QUICK_ROUNDS if options.quick else ROUNDS
     imports: list[float] = []
-    times: dict[str, list[tuple[float, float]]] = {backend: [] for backend in BACKENDS}
+    backends = QUICK_BACKENDS if options.quick else BACKENDS
+    times: dict[str, list[tuple[float, float]]] = {backend: [] for backend in backends}
     with (
         tempfile.TemporaryDirectory(prefix="spark-dl-bench-") as folder,
         embedded_session(f"local-cluster[{WORKERS},1,1024]") as spark,
@@ -138,10 +139,10 @@ def main() -> None:
             first_step_seconds(dataset, folder, BACKENDS[0])  # warms Spark and the file cache
         for _ in range(rounds):
             imports.append(import_seconds())
-            for backend in BACKENDS:
+            for backend in backends:
                 times[backend].append(first_step_seconds(dataset, folder, backend))
-    for backend in BACKENDS:
-        found = line(backend, imports, times[backend])
+    for backend, measured in times.items():
+        found = line(backend, imports, measured)
         print(json.dumps(found) if options.json else found)
     packages = ("pyspark", "tensorflow", "keras")
     versions = {name: importlib.metadata.version(name) for name in packages}

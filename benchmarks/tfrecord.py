@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
 FLOATS = 16
-TAB_ROWS, IMG_ROWS, QUICK = 1_000_000, 50_000, 20
+TAB_ROWS, IMG_ROWS, QUICK = 1_000_000, 50_000, 200
 ROUNDS = 5
 PACK = 1000
 BATCH = 1000

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from spark_dl.cluster.backend import Backend
     from spark_dl.config import JobConfig
     from spark_dl.config.sections import ClusterConfig
+    from spark_dl.monitoring import TensorBoard
     from spark_dl.shards.dataset import Dataset
 
     ModelFn = Callable[..., Any] | str
@@ -90,14 +92,10 @@ def run_training(job: TrainingJob) -> Run:
         storage.write_atomic(job.paths.job, job.config.to_yaml())
         storage.write_atomic(job.paths.manifest, job.dataset.manifest.model_dump_json(indent=2))
         num_workers = _check(job)
-        backend = select_backend(job.spark, job.config.cluster.backend, num_workers=num_workers)
-        progress = stack.enter_context(Progress())
         storage.make_folder(job.paths.events)
-        board = start_tensorboard(
-            job.config.tensorboard, job.paths.events, ports=job.config.cluster.port_range
-        )
+        backend, board = _choose_backend(job, num_workers, stack)
+        progress = stack.enter_context(Progress())
         if board is not None:
-            stack.enter_context(board)
             where = ways_to_reach(board.url, _driver_place(job), job.config.tensorboard.public_url)
             progress.announce(f"TensorBoard: {where}")
             record.tensorboard_at(where)
@@ -114,6 +112,27 @@ def run_training(job: TrainingJob) -> Run:
         )
         record.succeeded(run.metrics)
     return run
+
+
+def _choose_backend(
+    job: TrainingJob, num_workers: int, stack: contextlib.ExitStack
+) -> tuple[Backend, TensorBoard | None]:
+    """Ask the executors what they have, while TensorBoard starts here: each takes a second or more.
+
+    TensorBoard, if it runs, runs until the stack is closed.
+    """
+    tensorboard, cluster = job.config.tensorboard, job.config.cluster
+    with ThreadPoolExecutor(1, "tensorboard-start") as aside:
+        started = aside.submit(
+            start_tensorboard, tensorboard, job.paths.events, ports=cluster.port_range
+        )
+        try:
+            backend = select_backend(job.spark, cluster.backend, num_workers=num_workers)
+        finally:
+            board = started.result()
+            if board is not None:
+                stack.enter_context(board)
+    return backend, board
 
 
 def _run_counted(
