@@ -18,6 +18,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 JARS := build/jars/.collected
+OTHER_JAR := build/jars/.packed-for-spark-$(OTHER_SPARK)
 CLASSES := build/spark-classes.jsa# halves the start of the tests' JVMs
 JAR_SOURCES := build.sbt project/build.properties tools/sbt constraints.txt spark_dl/versions.py \
   $(shell find jars -path '*/src/*' -type f 2>/dev/null)
@@ -100,9 +101,13 @@ $(INSTALLED): pyproject.toml constraints.txt
 	  -e '.[spark,tensorflow,tfos,tensorboard,demo,dev]'
 	@touch $@
 
-$(JARS): $(JAR_SOURCES) | $(INSTALLED)
+$(JARS): $(JAR_SOURCES) | $(INSTALLED) $(OTHER_JAR)
 	eval "$$($(BIN)/python -m spark_dl.versions)" && PYTHON=$(BIN)/python tools/sbt collectJars
-	eval "$$($(BIN)/python -m spark_dl.versions $(OTHER_SPARK))" && PYTHON=$(BIN)/python tools/sbt packConnector
+	@mkdir -p $(@D) && touch $@
+
+# Its Spark comes from Maven: it needs no .venv, and `make --jobs=2` builds it while pip installs.
+$(OTHER_JAR): $(JAR_SOURCES)
+	eval "$$($(PYTHON) -m spark_dl.versions $(OTHER_SPARK))" && tools/sbt packConnector
 	@mkdir -p $(@D) && touch $@
 
 $(CLASSES): tools/archive_classes.py $(INSTALLED) | $(JARS)

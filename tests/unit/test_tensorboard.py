@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import logging
@@ -12,12 +13,16 @@ import subprocess
 import sys
 import textwrap
 import urllib.request
+from types import SimpleNamespace
 
 import pytest
 
-from spark_dl.config import TensorBoardConfig
+from spark_dl.config import JobConfig, TensorBoardConfig
 from spark_dl.errors import ClusterError, ConfigError, TimeoutExpiredError
 from spark_dl.monitoring import TensorBoard, start_tensorboard, tensorboard_child
+from spark_dl.pipeline.training import _choose_backend
+from spark_dl.storage import RunPaths
+from spark_dl.testing import descendants
 
 needs_tensorboard = pytest.mark.skipif(
     importlib.util.find_spec("tensorboard") is None,
@@ -153,3 +158,24 @@ def test_a_training_goes_on_without_tensorboard(tmp_path, monkeypatch, caplog):
 def test_switched_off_nothing_starts(tmp_path, caplog):
     assert start_tensorboard(TensorBoardConfig(enabled=False), tmp_path) is None
     assert caplog.text == ""
+
+
+@needs_tensorboard
+def test_it_comes_up_while_executors_are_asked_and_goes_if_they_do_not_answer(tmp_path):
+    def ask(*_):
+        message = "no executor answers"
+        raise RuntimeError(message)
+
+    job = SimpleNamespace(
+        config=JobConfig(),
+        paths=RunPaths(runs=str(tmp_path), run_id="run"),
+        spark=SimpleNamespace(range=ask),
+    )
+    before = set(descendants(os.getpid()))
+    with contextlib.ExitStack() as stack:
+        with pytest.raises(RuntimeError, match="no executor answers"):
+            _choose_backend(job, 2, stack)
+        started = set(descendants(os.getpid())) - before
+        assert started
+    for pid in started:
+        wait_until_gone(pid)
