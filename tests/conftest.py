@@ -78,11 +78,15 @@ def _place(item: pytest.Item) -> int:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests by session, after pytest-randomly has shuffled them (the sort is stable)."""
+    """Group the tests by session, slow files first: processes that share them then end together.
+
+    pytest-randomly has shuffled them before; the sort is stable.
+    """
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
     for item in items:
         if any(item.get_closest_marker(name) for name in SECOND_TRY):
             item.add_marker(pytest.mark.flaky(reruns=1))
-    items.sort(key=_place)
+    items.sort(key=lambda item: (_place(item), item.path not in slow))
 
 
 class _Scheduling(LoadFileScheduling):
