@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from spark_dl.schema import FeatureSpec
 
 GOAL = 0.95
-SIDE, LOCAL_BATCH, STEPS = 20, 128, 20
+SIDE, LOCAL_BATCH, STEPS = 20, 32, 20
 EPOCHS, QUICK_EPOCHS, ROUNDS, QUICK_ROUNDS = 5, 2, 3, 1
 
 
