@@ -41,6 +41,8 @@ SIX_TIMES_AS_FAST = 6.0
 #: what TensorFlowOnSpark's examples train of an epoch, so that no worker runs out of rows
 OF_THE_STEPS = 0.9
 DEADLINE_S = 1500.0
+#: our embedded session's JVMs compile little, which suits short work; the peer's takes minutes
+ANY_JVM: Final = {f"spark.{of}.defaultJavaOptions": "" for of in ("driver", "executor")}
 OURS: Final[tuple[Literal["barrier", "tensorflowonspark"], ...]] = (
     "barrier",
     "tensorflowonspark",
@@ -106,11 +108,11 @@ def write_table(path: str, rows: int, width: int) -> None:
 
 
 @contextlib.contextmanager
-def spark_of_two() -> Iterator[SparkSession]:
+def spark_of_two(conf: dict[str, str] | None = None) -> Iterator[SparkSession]:
     """Give a session whose executors have run something already."""
     from spark_dl.session import embedded_session
 
-    with embedded_session(f"local-cluster[{WORKERS},1,1536]") as spark:
+    with embedded_session(f"local-cluster[{WORKERS},1,1536]", conf=conf) as spark:
         spark.sparkContext.setLogLevel("ERROR")
         spark.sparkContext.parallelize(range(WORKERS), WORKERS).map(lambda i: i).count()
         yield spark
@@ -200,7 +202,7 @@ def peer(work: Work) -> dict[str, float]:
 
     args = argparse.Namespace(**vars(work))
     stages = Stages()
-    with spark_of_two() as spark:
+    with spark_of_two(ANY_JVM) as spark:
         table = spark.read.parquet(work.table)
         with stages.stage("train"):
             cluster = TFCluster.run(

@@ -372,7 +372,8 @@ def main() -> None:
     found = []
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="spark-dl-bench-"))
-        conf = {"spark.driver.memory": "3g"}
+        # with the compiler that a cluster's JVMs have
+        conf = {"spark.driver.memory": "3g", "spark.driver.defaultJavaOptions": ""}
         spark = stack.enter_context(embedded_session(f"local[{cores}]", conf=conf))
         spark.sparkContext.setLogLevel("ERROR")
         for index, name in enumerate(chosen):

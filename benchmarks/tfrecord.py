@@ -463,7 +463,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="few rows: does it run at all")
     args = parser.parse_args()
     with contextlib.ExitStack() as stack:
-        conf = {"spark.driver.memory": "3g"}
+        # with the compiler that a cluster's JVMs have
+        conf = {"spark.driver.memory": "3g", "spark.driver.defaultJavaOptions": ""}
         spark = stack.enter_context(embedded_session("local[2]", conf=conf))
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="tfrecord-bench-"))
         bench = Bench(spark, folder, quick=args.quick)

@@ -5,9 +5,11 @@ Driver side. Whatever is wrong is said by column, before a byte is written.
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from spark_dl._jvm import brief_cause, spark_errors
 from spark_dl.errors import DataError
@@ -104,6 +106,9 @@ def content_columns(names: Sequence[str]) -> list[Column]:
 def inspect_rows(rows: DataFrame, plan: DatasetPlan) -> dict[str, SplitFacts]:
     """Check every row and measure every split, in one pass.
 
+    Rows that are not fit are only counted in it, so that it stays short; what is wrong with them
+    takes a second one.
+
     Args:
         rows: the spec's columns.
         plan: what they are to become.
@@ -117,23 +122,24 @@ def inspect_rows(rows: DataFrame, plan: DatasetPlan) -> dict[str, SplitFacts]:
     """
     from pyspark.sql import functions as sf
 
-    split, partition = plan.own_name("split"), plan.own_name("partition")
+    split = plan.own_name("split")
     measures = [*content_columns(plan.names), _size(plan.spec).alias("size")]
-    for index, entry in enumerate(plan.spec.entries):
-        measures += _measures(index, entry, sf.col(partition))
+    unfit = sf.count_if(_unfit(plan.spec)).alias("unfit")
+    located = rows.withColumn(split, plan.split())
+    found = _collect(located.groupBy(split).agg(*measures, unfit).limit(MOST_SPLITS + 1))
+    if plan.split_column is not None:
+        _refuse_bad_splits(plan.split_column, {row[split]: row["rows"] for row in found})
+    if any(row["unfit"] for row in found):
+        _refuse_unfit(rows, plan)
+    return {row[split]: SplitFacts(Content.from_row(row), int(row["size"])) for row in found}
+
+
+def _collect(df: DataFrame) -> list[dict[str, Any]]:
     try:
-        located = rows.withColumns({split: plan.split(), partition: sf.spark_partition_id()})
-        found = located.groupBy(split).agg(*measures).limit(MOST_SPLITS + 1).collect()
+        return [row.asDict() for row in df.collect()]
     except spark_errors() as error:
         msg = f"the table's rows cannot be read: {brief_cause(error)}"
         raise DataError(msg) from error
-    if plan.split_column is not None:
-        _refuse_bad_splits(plan.split_column, {row[split]: row["rows"] for row in found})
-    for index, entry in enumerate(plan.spec.entries):
-        _refuse_bad(index, entry, [row.asDict() for row in found])
-    return {
-        row[split]: SplitFacts(Content.from_row(row.asDict()), int(row["size"])) for row in found
-    }
 
 
 def _refuse_bad_splits(column: str, rows: Mapping[str | None, int]) -> None:
@@ -149,22 +155,45 @@ def _refuse_bad_splits(column: str, rows: Mapping[str | None, int]) -> None:
         raise DataError(msg)
 
 
+def _unfit(spec: FeatureSpec) -> Column:
+    """Return whether something is wrong with a row."""
+    unfit = [_null(entry) for entry in spec.entries]
+    unfit += [wrong for entry in spec.entries if (wrong := _wrong_length(entry)) is not None]
+    while len(unfit) > 1:  # in pairs: Spark's planner would recurse as deep as a table has columns
+        pairs = range(0, len(unfit), 2)
+        unfit = [functools.reduce(operator.or_, unfit[at : at + 2]) for at in pairs]
+    return unfit[0]
+
+
+def _refuse_unfit(rows: DataFrame, plan: DatasetPlan) -> NoReturn:
+    """Say which column is not fit, in how many rows, and where the first one is."""
+    from pyspark.sql import functions as sf
+
+    partition = plan.own_name("partition")
+    measures: list[Column] = []
+    for index, entry in enumerate(plan.spec.entries):
+        measures += _measures(index, entry, sf.col(partition))
+    located = rows.withColumn(partition, sf.spark_partition_id())
+    (found,) = _collect(located.agg(*measures))
+    for index, entry in enumerate(plan.spec.entries):
+        _refuse_bad(index, entry, found)
+    msg = (
+        "the rows changed while they were checked: the table was written to meanwhile, or the "
+        "query gives other rows each time; read a fixed version, or cache the rows"
+    )
+    raise DataError(msg)
+
+
 def _measures(index: int, entry: SpecEntry, partition: Column) -> list[Column]:
     from pyspark.sql import functions as sf
 
-    column = sf.col(quoted(entry.name))
-    null = column.isNull()
-    if entry.is_array:
-        null = null | _holds_null(column, entry.info.spark)
+    null, wrong = _null(entry), _wrong_length(entry)
     measures = [
         sf.count_if(null).alias(f"nulls_{index}"),
         sf.min(sf.when(null, partition)).alias(f"null_partition_{index}"),
     ]
-    divisor = _length(entry)
-    if divisor is not None:
-        length = sf.size(column)
-        fits = length == divisor if entry.size is not None else length % divisor == 0
-        wrong = column.isNotNull() & ~fits
+    if wrong is not None:
+        length = sf.size(sf.col(quoted(entry.name)))
         measures += [
             sf.count_if(wrong).alias(f"wrong_{index}"),
             sf.min(sf.when(wrong, partition)).alias(f"wrong_partition_{index}"),
@@ -172,6 +201,29 @@ def _measures(index: int, entry: SpecEntry, partition: Column) -> list[Column]:
             sf.max(sf.when(wrong, length)).alias(f"longest_{index}"),
         ]
     return measures
+
+
+def _null(entry: SpecEntry) -> Column:
+    """Return whether a value is null, or holds a null."""
+    from pyspark.sql import functions as sf
+
+    column = sf.col(quoted(entry.name))
+    if not entry.is_array:
+        return column.isNull()
+    return column.isNull() | _holds_null(column, entry.info.spark)
+
+
+def _wrong_length(entry: SpecEntry) -> Column | None:
+    """Return whether an array is of another length than it must have; `None` if any will do."""
+    from pyspark.sql import functions as sf
+
+    divisor = _length(entry)
+    if divisor is None:
+        return None
+    column = sf.col(quoted(entry.name))
+    length = sf.size(column)
+    fits = length == divisor if entry.size is not None else length % divisor == 0
+    return column.isNotNull() & ~fits
 
 
 def _holds_null(column: Column, element: str) -> Column:
@@ -200,21 +252,20 @@ def _length(entry: SpecEntry) -> int | None:
     return inner if inner > 1 else None
 
 
-def _refuse_bad(index: int, entry: SpecEntry, rows: Sequence[Mapping[str, Any]]) -> None:
+def _refuse_bad(index: int, entry: SpecEntry, found: Mapping[str, Any]) -> None:
     what = f"{entry.role.value} column {entry.column!r}"
-    nulls = sum(row[f"nulls_{index}"] for row in rows)
+    nulls = found[f"nulls_{index}"]
     if nulls:
-        where = _first(rows, f"null_partition_{index}")
+        where = f" (first in partition {found[f'null_partition_{index}']})"
         why = "null"
         if entry.derived.startswith("cast") and entry.derived != "cast double to float":
             why = f"null, or cannot be cast ({entry.derived})"
         msg = f"{what}: {nulls} rows hold {why}{where}; filter them out or fill them before prepare"
         raise DataError(msg)
-    wrong = sum(row.get(f"wrong_{index}") or 0 for row in rows)
+    wrong = found.get(f"wrong_{index}")
     if wrong:
-        where = _first(rows, f"wrong_partition_{index}")
-        shortest = min(row[f"shortest_{index}"] for row in rows if row[f"wrong_{index}"])
-        longest = max(row[f"longest_{index}"] for row in rows if row[f"wrong_{index}"])
+        where = f" (first in partition {found[f'wrong_partition_{index}']})"
+        shortest, longest = found[f"shortest_{index}"], found[f"longest_{index}"]
         got = str(shortest) if shortest == longest else f"{shortest} to {longest}"
         expected = "" if entry.size is not None else "a multiple of "
         msg = (
@@ -223,10 +274,6 @@ def _refuse_bad(index: int, entry: SpecEntry, rows: Sequence[Mapping[str, Any]])
             "change the shape or the rows"
         )
         raise DataError(msg)
-
-
-def _first(rows: Sequence[Mapping[str, Any]], key: str) -> str:
-    return f" (first in partition {min(row[key] for row in rows if row[key] is not None)})"
 
 
 def _size(spec: FeatureSpec) -> Column:

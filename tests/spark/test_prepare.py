@@ -27,7 +27,7 @@ from spark_dl.errors import (
 )
 from spark_dl.pipeline import run_prepare
 from spark_dl.schema import Feature
-from spark_dl.shards import Manifest, Source, prepare
+from spark_dl.shards import Manifest, Source, checks, prepare
 from spark_dl.shards.dataset import Dataset
 from spark_dl.shards.placement import partition_keys
 from spark_dl.shards.prepare import write_dataset
@@ -515,6 +515,13 @@ def test_rows_that_change_between_two_reads(spark, tmp_path):
     df = numbers(spark).withColumn("values", sf.array(sf.expr("unix_micros(current_timestamp())")))
     with pytest.raises(DataError, match="rows changed between checking and writing"):
         write(df, tmp_path / "d", id="id")
+    assert nothing_complete(tmp_path / "d")
+
+
+def test_rows_that_are_fit_once_they_are_looked_at(spark, tmp_path, monkeypatch):
+    monkeypatch.setattr(checks, "_unfit", lambda spec: sf.lit(True))
+    with pytest.raises(DataError, match="rows changed while they were checked"):
+        write(numbers(spark), tmp_path / "d")
     assert nothing_complete(tmp_path / "d")
 
 

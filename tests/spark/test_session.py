@@ -37,6 +37,13 @@ def test_the_session_is_local_and_in_utc(spark):
     assert not is_connect(spark)
 
 
+def test_its_jvms_compile_little(spark):
+    conf = spark.sparkContext.getConf()
+    little = "-XX:TieredStopAtLevel=1"
+    assert conf.get("spark.driver.defaultJavaOptions") == little
+    assert conf.get("spark.executor.defaultJavaOptions") == little
+
+
 def test_another_thread_finds_the_session_too(spark):
     seen = []
     thread = threading.Thread(target=lambda: seen.append(active_session()))
