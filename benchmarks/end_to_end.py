@@ -153,7 +153,9 @@ def ours(backend: Literal["barrier", "tensorflowonspark"]) -> Callable[[Work], d
                 )
             with stages.stage("predict"):
                 scored = spark_dl.predict(table, trained.model_path)
-                scored.write.parquet(os.path.join(work.folder, "predictions"))
+                # the peer's has no other column than the prediction
+                wanted = scored.select("id", "prediction")
+                wanted.write.parquet(os.path.join(work.folder, "predictions"))
         return stages.seconds
 
     return run
@@ -243,7 +245,8 @@ def plain(work: Work) -> dict[str, float]:
     with stages.stage("predict"):
         scores = model.predict(x, batch_size=4096, verbose=0)
         written = os.path.join(work.folder, "predictions.parquet")
-        pq.write_table(table.append_column("prediction", list_column(scores)), written)
+        ids = table.select(["id"])
+        pq.write_table(ids.append_column("prediction", list_column(scores)), written)
     return stages.seconds
 
 
