@@ -20,8 +20,7 @@ import statistics
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -69,8 +68,7 @@ MODELS = {"CNN": convolutional, "small dense model": dense}
 QUICK_MODELS = ("CNN",)
 
 
-@dataclass(frozen=True)
-class Times:
+class Times(NamedTuple):
     """Mean seconds of a step: of the pair, of those alone, and of the slower of those each time."""
 
     pair: float
@@ -134,10 +132,7 @@ def measure(
 
 def line(name: str, times: list[Times]) -> dict[str, Any]:
     """Return what was found of one model."""
-    pair, alone, slower = (
-        statistics.median(getattr(found, which) for found in times) * 1e3
-        for which in ("pair", "alone", "slower")
-    )
+    pair, alone, slower = (statistics.median(side) * 1e3 for side in zip(*times, strict=True))
     found: dict[str, Any] = {
         "bench": "scaling",
         "work": f"a step of 2 ranks, {name}",

@@ -49,7 +49,7 @@ def main() -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.unlink(missing_ok=True)
-    options = f'-XX:TieredStopAtLevel=1 {SILENT} "-XX:ArchiveClassesAtExit={part}"'
+    options = f'{SILENT} "-XX:ArchiveClassesAtExit={part}"'
     with (
         tempfile.TemporaryDirectory() as folder,
         embedded_session("local[2]", conf={"spark.driver.extraJavaOptions": options}) as spark,
