@@ -75,6 +75,7 @@ def ended_well(driver, log):
     assert driver.wait(END_S) == 0, log.read_text()[-8000:]
 
 
+@pytest.mark.smoke
 def test_the_link_of_a_host_is_cut_for_five_seconds(
     cluster, drive, as_if_nothing_happened, tmp_path
 ):
