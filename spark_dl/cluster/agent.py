@@ -286,7 +286,9 @@ class Agent:
             self._send({"kind": "stopped"})
             return
         self.report_failure(
-            self._failure(code), is_consequence=bool(self._error and self._error["peer"])
+            self._failure(code),
+            is_consequence=bool(self._error and self._error["peer"]),
+            step=self.child.step,
         )
 
     def _failure(self, code: int) -> RankFailure:
@@ -324,9 +326,12 @@ class Agent:
             is_of_memory=is_of_memory,
         )
 
-    def report_failure(self, failure: RankFailure, *, is_consequence: bool = False) -> None:
-        """Tell the driver that this rank failed."""
-        self._send({"kind": "failed", "failure": asdict(failure), "is_consequence": is_consequence})
+    def report_failure(
+        self, failure: RankFailure, *, is_consequence: bool = False, step: int | None = None
+    ) -> None:
+        """Tell the driver that this rank failed, and after which step."""
+        told = {"failure": asdict(failure), "is_consequence": is_consequence, "step": step}
+        self._send({"kind": "failed", **told})
 
     def close(self) -> None:
         """End the child and the connection."""

@@ -1,9 +1,10 @@
 """The child process of an agent: it runs one function and cannot outlive its agent.
 
-Started as ``python -m spark_dl.cluster.child JOB_FD EVENT_FD AGENT_PID [PRELOAD,…]``. It imports
-the modules to preload while the cluster is still forming, then reads one job (a JSON header and a
-cloudpickle blob) from its own agent. Events go back as JSON
-lines: ``started``, whatever the function reports, and at last ``result`` or ``error``.
+Started as ``python -m spark_dl.cluster.child JOB_FD EVENT_FD STEP_FD AGENT_PID [PRELOAD,…]``. It
+imports the modules to preload while the cluster is still forming, then reads one job (a JSON header
+and a cloudpickle blob) from its own agent. Events go back as JSON lines: ``started``, whatever the
+function reports, and at last ``result`` or ``error``. The number of the last step goes to a file in
+memory that the agent reads once this process is dead, however it died.
 
 TensorFlow's collectives can be configured once per process, and Spark reuses its Python workers:
 that is why the function never runs in the Spark task itself.
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DUMP_SIGNAL",
     "RELEASE",
+    "STEP",
     "ChildContext",
     "die_with_parent",
     "main",
@@ -45,6 +47,8 @@ __all__ = [
 RELEASE: Final = b"R"
 #: Has a child write the stacks of all its threads to its log, whatever it does.
 DUMP_SIGNAL: Final = signal.SIGUSR2
+#: The last step, at the beginning of its file.
+STEP: Final = struct.Struct("=q")
 _LENGTHS: Final = struct.Struct(">QQ")
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -71,9 +75,10 @@ class ChildContext:
         backend: name of the backend that formed the cluster.
         addresses: ``host:port`` of each rank's TensorFlow server.
         start_timeout_s: how long ranks may wait for each other until they can work together.
-        report: sends a JSON-able event to the driver. Two kinds are for the agent itself: ``wait``
-            (with ``what``, ``timeout_s`` and ``setting``) has it end this process with that cause
-            unless ``wait-over`` follows in time.
+        report: sends a JSON-able event to the driver. Three kinds are for the agent itself:
+            ``wait`` (with ``what``, ``timeout_s`` and ``setting``) has it end this process with
+            that cause unless ``wait-over`` follows in time; ``step`` (with ``run_step``) costs a
+            microsecond and tells it after which step this process died, if it does.
     """
 
     rank: int
@@ -103,11 +108,15 @@ def die_with_parent(parent_pid: int) -> None:
 class _Events:
     """Writes events to the agent; thread-safe."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, step_fd: int) -> None:
         self._file = os.fdopen(fd, "wb", buffering=0)
+        self._step_fd = step_fd
         self._lock = threading.Lock()
 
     def __call__(self, event: dict[str, Any]) -> None:
+        if event.get("kind") == "step":
+            os.pwrite(self._step_fd, STEP.pack(event["run_step"]), 0)
+            return
         line = json.dumps(event, default=float).encode() + b"\n"
         with self._lock:
             self._file.write(line)
@@ -178,14 +187,14 @@ def _run(job_fd: int, report: _Events) -> None:
 
 def main(argv: list[str]) -> None:
     """Run one job and leave without waiting for anything that the function left behind."""
-    job_fd, event_fd, agent_pid = (int(text) for text in argv[:3])
+    job_fd, event_fd, step_fd, agent_pid = (int(text) for text in argv[:4])
     die_with_parent(agent_pid)
     faulthandler.enable()
     faulthandler.register(DUMP_SIGNAL)
-    report = _Events(event_fd)
+    report = _Events(event_fd, step_fd)
     code = 0
     try:
-        preload(argv[3])
+        preload(argv[4])
         _run(job_fd, report)
     except BaseException as error:  # noqa: BLE001 - whatever ended the function is what the agent must report
         report(_describe(error))

@@ -13,7 +13,7 @@ from spark_dl.errors import RankFailure, TrainingFailedError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["CAUSES_MERGE_S", "CAUSE_PATIENCE_S", "Decision", "Verdict", "decide"]
+__all__ = ["CAUSES_MERGE_S", "CAUSE_PATIENCE_S", "Decision", "Verdict", "decide", "last_step"]
 
 #: How long to wait for more causes once there is one: an error that all ranks meet is told once,
 #: with all of them.
@@ -70,6 +70,16 @@ def decide(statuses: Sequence[WorkerStatus], *, trouble_s: float) -> Decision:
     return Decision(
         verdict=Verdict.RAISE, error=TrainingFailedError.from_failures(lost or consequences)
     )
+
+
+def last_step(statuses: Sequence[WorkerStatus]) -> int | None:
+    """Return the last step of a try, `None` before the first.
+
+    A rank that failed has told the very step; what is known of the others is some moments old.
+    """
+    stepped = [s for s in statuses if s.step is not None]
+    failed = [s for s in stepped if s.failure is not None and not s.is_consequence]
+    return max((s.step for s in failed or stepped if s.step is not None), default=None)
 
 
 def _lost(status: WorkerStatus) -> RankFailure:

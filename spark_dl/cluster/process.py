@@ -14,7 +14,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 
-from spark_dl.cluster.child import DUMP_SIGNAL, RELEASE
+from spark_dl.cluster.child import DUMP_SIGNAL, RELEASE, STEP
 from spark_dl.errors import TimeoutExpiredError
 
 if TYPE_CHECKING:
@@ -101,15 +101,17 @@ class ChildProcess:
         """Start the interpreter. Call it from the agent's main thread, whose end ends the child."""
         job_read, self._job = os.pipe()
         self._events, event_write = os.pipe()
+        self._step = os.memfd_create("spark_dl-step")
         self._deliver = deliver
         self._noise = noise
         self._wait_timer: threading.Timer | None = None
         self.tail: collections.deque[str] = collections.deque(maxlen=_TAIL_LINES)
         command = [
             *(sys.executable, "-u", "-m", "spark_dl.cluster.child"),
-            *(str(job_read), str(event_write), str(os.getpid()), ",".join(preload)),
+            *(str(job_read), str(event_write), str(self._step)),
+            *(str(os.getpid()), ",".join(preload)),
         ]
-        self._process = start(command, environ, (job_read, event_write))
+        self._process = start(command, environ, (job_read, event_write, self._step))
         os.close(job_read)
         os.close(event_write)
         readers = [
@@ -124,6 +126,12 @@ class ChildProcess:
     def pid(self) -> int:
         """The child's process id."""
         return self._process.pid
+
+    @property
+    def step(self) -> int | None:
+        """The last step that it told, up to the moment of its death; `None` before the first."""
+        told = os.pread(self._step, STEP.size, 0)
+        return STEP.unpack(told)[0] if told else None
 
     def _read_events(self) -> None:
         with os.fdopen(self._events, "rb") as file:
@@ -229,8 +237,9 @@ class ChildProcess:
         if self._process.poll() is None:
             self.kill()
         self._process.wait()
-        with contextlib.suppress(OSError):
-            os.close(self._job)
+        for fd in (self._job, self._step):
+            with contextlib.suppress(OSError):
+                os.close(fd)
 
     @staticmethod
     def describe_exit(code: int) -> str:

@@ -125,6 +125,8 @@ def _fail(status: WorkerStatus, message: Message) -> None:
     told = {"log_tail": tuple(failure["log_tail"]), "log_url": status.log_url}
     status.failure = RankFailure(**{**failure, **told})
     status.is_consequence = bool(message["is_consequence"])
+    if message["step"] is not None:
+        status.step = int(message["step"])
 
 
 def _finish(status: WorkerStatus, message: Message) -> None:

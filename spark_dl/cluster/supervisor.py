@@ -8,7 +8,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from spark_dl.cluster.failure import Verdict, decide
+from spark_dl.cluster.failure import Verdict, decide, last_step
 from spark_dl.cluster.restart import Mishap, Raise, judge
 from spark_dl.cluster.slow import SlowWatch
 from spark_dl.cluster.stall import StallWatch
@@ -145,7 +145,7 @@ class _Supervisor:
         while True:
             statuses = group.poll(_POLL_S)
             self._check_stop()
-            self._step = max((s.step for s in statuses if s.step is not None), default=None)
+            self._step = last_step(statuses)
             decision = decide(statuses, trouble_s=self._trouble_s(statuses))
             if decision.verdict is Verdict.RELEASE:
                 if self.state is RunState.STARTING:

@@ -229,6 +229,7 @@ class OwnLoop:
             split: ``train`` or ``validation``: two curves in TensorBoard.
             metrics: values by name.
         """
+        self._send({"kind": "step", "run_step": step})
         self._send({"kind": "pulse", "doing": "training", "run_step": step})
         values = {name: float(np.asarray(value)) for name, value in metrics.items()}
         if self._log is None:

@@ -64,7 +64,8 @@ class Pulse(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
     """Tells the driver what this rank does and how far it is.
 
     It reports from a thread of its own, a few times a second while there is news: so the driver
-    knows the very step at which a rank stands still, and steps wait for nobody.
+    knows the very step at which a rank stands still, and steps wait for nobody. Each step is noted
+    where it outlives this process, should that die before the next report.
 
     Args:
         steps_per_epoch: steps of one epoch.
@@ -127,6 +128,7 @@ class Pulse(keras.callbacks.Callback):  # type: ignore[misc]  # Keras is untyped
         """Note the step."""
         self._pace.end(time.monotonic())
         step = self._epoch * self._steps + batch + 1
+        self._report({"kind": "step", "run_step": step})
         self._news = {"doing": "training", "run_step": step, "own_s": self._pace.own_s}
 
     def on_test_begin(self, logs: Logs = None) -> None:  # noqa: ARG002 - as above

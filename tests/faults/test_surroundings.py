@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from faults.conftest import prepared
+from faults.model import DEADLINE_S
 
 from spark_dl.cluster import codec
 from spark_dl.errors import SparkDLError, StorageError, TrainingFailedError
@@ -148,6 +149,7 @@ def interrupted(start, **more):
     caught = start(**more)
     caught.children()
     Path(caught.paths.stop).write_text("{}")
+    caught.thread.join(DEADLINE_S)  # before it is let go: a fast machine would be done by then
     with pytest.raises(SparkDLError):
         caught.result()
     return caught

@@ -16,6 +16,7 @@ from spark_dl.cluster.failure import (
     CONTAINER_PATIENCE_S,
     Verdict,
     decide,
+    last_step,
 )
 from spark_dl.cluster.memory import check_overhead
 from spark_dl.cluster.oom import oom_kills
@@ -47,10 +48,8 @@ USER_ERROR = RankFailure(rank=1, host="h1", error="ValueError", message="boom")
 PEER_GONE = RankFailure(rank=0, host="h0", error="UnavailableError", message="peer", retryable=True)
 
 
-def status(rank, phase, failure=None, *, is_consequence=False):
-    return WorkerStatus(
-        rank=rank, phase=phase, host=f"h{rank}", failure=failure, is_consequence=is_consequence
-    )
+def status(rank, phase, failure=None, **more):
+    return WorkerStatus(rank=rank, phase=phase, host=f"h{rank}", failure=failure, **more)
 
 
 def test_states_end_only_in_terminal_ones():
@@ -107,6 +106,17 @@ def test_a_consequence_without_a_cause_is_raised_in_the_end():
     decision = decide(ranks, trouble_s=CAUSE_PATIENCE_S)
     assert [f.rank for f in decision.error.failures] == [0]
     assert decision.error.retryable
+
+
+def test_the_step_of_a_try_is_that_of_the_rank_that_failed():
+    new, slow, fast = (status(0, RankPhase.RUNNING, step=step) for step in (None, 4, 6))
+    assert last_step([new, new]) is None
+    assert last_step([slow, fast]) == 6
+    assert last_step([status(1, RankPhase.FAILED, USER_ERROR, step=5), fast]) == 5
+    peer = status(1, RankPhase.FAILED, PEER_GONE, is_consequence=True, step=4)
+    assert last_step([peer, fast]) == 6
+    # a loop of the user's own need not report on every rank
+    assert last_step([status(1, RankPhase.FAILED, USER_ERROR), fast]) == 6
 
 
 def test_a_lost_rank_is_worth_a_retry():
