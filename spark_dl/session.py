@@ -186,6 +186,9 @@ def _embedded_conf() -> dict[str, str]:
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.defaultJavaOptions": _COMPILE_LITTLE,
         "spark.executor.defaultJavaOptions": _COMPILE_LITTLE,
+        # a second and a number: two processes that start in one second would share a work folder,
+        # and the first to end would take it from the other (Spark >= 4.0)
+        "spark.deploy.appIdPattern": f"app-%s-{os.getpid()}-%04d",
         "spark.executor.memory": "1g",
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": "4",

@@ -37,6 +37,7 @@ print(json.dumps({
     "executors": len({row.pid for row in rows}),
     "pythons": sorted({row.python for row in rows}),
     "files": sorted(name for name in os.listdir(path) if not name.startswith(".")),
+    "is_its_own": f"-{os.getpid()}-" in application,  # also of another that starts this second
     "left": os.path.exists(os.path.join(home, "work", application)),
 }))
 """
@@ -65,5 +66,6 @@ def test_without_a_master_a_job_gets_two_executors_with_jars_and_this_python(fac
         "executors": 2,
         "pythons": [sys.executable],
         "files": ["records", "table"],
+        "is_its_own": True,
         "left": False,
     }
