@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from spark_dl.schema import FeatureSpec
 
 GOAL = 0.95
-SIDE, LOCAL_BATCH, STEPS = 20, 32, 20
+SIDE, STEPS = 20, 20
+#: rows a rank and step: with many the model computes most of the time, on fast machines too
+LOCAL_BATCH, QUICK_BATCH = 128, 32
 EPOCHS, QUICK_EPOCHS, ROUNDS, QUICK_ROUNDS = 15, 2, 3, 1
 
 
@@ -104,7 +106,7 @@ def step_seconds(path: str, rank: int) -> Any:  # noqa: ANN401 - an array
 
 
 def measure(
-    model: Callable[..., Any], datasets: dict[int, Dataset], runs: str, epochs: int
+    model: Callable[..., Any], datasets: dict[int, Dataset], runs: str, epochs: int, batch: int
 ) -> Times:
     """Train a pair, then two at once that know nothing of each other."""
 
@@ -115,7 +117,7 @@ def measure(
             callbacks=note_steps,
             num_workers=workers,
             epochs=epochs,
-            global_batch_size=LOCAL_BATCH * workers,
+            global_batch_size=batch * workers,
             backend="barrier",
             runs=runs,
             tensorboard=False,
@@ -156,6 +158,7 @@ def main() -> None:
     options = parser.parse_args()
     rounds = QUICK_ROUNDS if options.quick else ROUNDS
     epochs = QUICK_EPOCHS if options.quick else EPOCHS
+    batch = QUICK_BATCH if options.quick else LOCAL_BATCH
     with (
         tempfile.TemporaryDirectory(prefix="spark-dl-bench-") as folder,
         embedded_session("local-cluster[2,1,1024]") as spark,
@@ -163,13 +166,13 @@ def main() -> None:
         spark.sparkContext.setLogLevel("ERROR")
         datasets = {}
         for workers in (1, 2):
-            x = np.random.default_rng(1).normal(size=(STEPS * LOCAL_BATCH * workers, SIDE * SIDE))
+            x = np.random.default_rng(1).normal(size=(STEPS * batch * workers, SIDE * SIDE))
             columns = {"x": x.astype(np.float32), "y": x[:, 0].astype(np.float32)}
             path = os.path.join(folder, f"dataset-{workers}")
             write_shards(path, dense_entries(SIDE * SIDE), {"train": columns})
             datasets[workers] = Dataset.open(path, spark)
         for name in QUICK_MODELS if options.quick else MODELS:
-            times = [measure(MODELS[name], datasets, folder, epochs) for _ in range(rounds)]
+            times = [measure(MODELS[name], datasets, folder, epochs, batch) for _ in range(rounds)]
             found = line(name, times)
             print(json.dumps(found) if options.json else found, flush=True)
     packages = ("pyspark", "tensorflow", "keras")

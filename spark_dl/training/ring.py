@@ -4,6 +4,7 @@ TensorFlow's own ring goes through gRPC, which copies a tensor several times on 
 loopback it moves about a tenth of what the network stack can. Here a rank sends straight from its
 buffer and receives straight into it. With n ranks each sends ``2 (n - 1) / n`` of the tensor: first
 n - 1 rounds in which parts are summed on their way around, then n - 1 in which the sums go around.
+Two ranks send each other small tensors whole, in one round, which is as much.
 
 The order of additions depends on the number of ranks alone, and every rank gets the very bytes of
 the one that added last: results are the same on all ranks and from run to run.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 import queue
+import select
 import socket
 import struct
 import threading
@@ -42,8 +44,9 @@ TOKEN_BYTES: Final = 32
 _HANDSHAKE_S: Final = 5.0
 #: Sums are made in pieces that stay in the cache between the network and the addition.
 _PIECE_BYTES: Final = 1 << 18
-#: What a sender need not be afraid of to get stuck with.
-_AT_ONCE_BYTES: Final = 1 << 15
+#: So much is sent by the thread that receives too; loopback's windows hold it.
+_ALONE_BYTES: Final = 1 << 17
+_PAIR: Final = 2
 _HELLO: Final = struct.Struct(f">{TOKEN_BYTES}sI")
 _SETTING: Final = "cluster.start_timeout_s"
 #: After how many seconds of silence the kernel asks a peer, how many lie between two questions, and
@@ -204,43 +207,92 @@ class Ring:
             WorkerLostError: a neighbour is gone.
         """
         begun = time.monotonic()
-        total = np.array(flat, order="C")
-        size = self.world_size
+        mine = np.ascontiguousarray(flat)
         with self._lock, self._noting_who_is_lost():
-            parts = np.array_split(total, size)
-            for done in range(size - 1):
-                going = parts[(self.rank - done) % size]
-                self._exchange(going, parts[(self.rank - done - 1) % size], adds=True)
-            for done in range(size - 1):
-                going = parts[(self.rank - done + 1) % size]
-                self._exchange(going, parts[(self.rank - done) % size], adds=False)
+            at_once = self.world_size == _PAIR and mine.nbytes <= _ALONE_BYTES
+            total = self._sum_of_two(mine) if at_once else self._sum_around(mine)
         self.summed_s += time.monotonic() - begun
         return total
 
+    def _sum_of_two(self, mine: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        """Send all and add what comes: as many bytes as through a ring, in one round."""
+        total = np.empty_like(mine)
+        self._exchange(mine, total, plus=mine)
+        return total
+
+    def _sum_around(self, mine: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        total, size = mine.copy(), self.world_size
+        parts = np.array_split(total, size)
+        for done in range(size - 1):
+            into = parts[(self.rank - done - 1) % size]
+            self._exchange(parts[(self.rank - done) % size], into, plus=into)
+        for done in range(size - 1):
+            into = parts[(self.rank - done) % size]
+            self._exchange(parts[(self.rank - done + 1) % size], into)
+        return total
+
     def _exchange(
-        self, going: npt.NDArray[np.generic], coming: npt.NDArray[np.generic], *, adds: bool
+        self,
+        going: npt.NDArray[np.generic],
+        into: npt.NDArray[np.generic],
+        *,
+        plus: npt.NDArray[np.generic] | None = None,
     ) -> None:
-        """Send one part to the next rank while another comes in from the one before."""
-        at_once = going.nbytes <= _AT_ONCE_BYTES
-        if at_once:  # both kernels' buffers hold it: nobody waits for a reader
-            self._onwards.sendall(_raw(going))
-        else:
-            self._outbox.put(_raw(going))
-        if adds:
-            self._add(coming)
-        else:
-            _receive(self._inwards, _raw(coming))
-        if not at_once and (error := self._sent.get()) is not None:
+        """Send one array to the next rank while another comes in from the one before.
+
+        Args:
+            going: what is sent.
+            into: takes what comes in.
+            plus: is added to that.
+        """
+        if going.nbytes <= _ALONE_BYTES:
+            self._swap(_raw(going), into, plus)
+            return
+        self._outbox.put(_raw(going))
+        length = max(_PIECE_BYTES // into.itemsize, 1)
+        for start in range(0, into.size, length):
+            piece = slice(start, start + length)
+            self._take(into[piece], None if plus is None else plus[piece])
+        if (error := self._sent.get()) is not None:
             raise error
 
-    def _add(self, into: npt.NDArray[np.generic]) -> None:
-        length = max(_PIECE_BYTES // into.itemsize, 1)
-        buffer = np.empty(min(length, into.size), into.dtype)
-        for start in range(0, into.size, length):
-            mine = into[start : start + length]
-            theirs = buffer[: mine.size]
-            _receive(self._inwards, _raw(theirs))
-            np.add(mine, theirs, out=mine)
+    def _swap(
+        self,
+        going: memoryview,
+        into: npt.NDArray[np.generic],
+        plus: npt.NDArray[np.generic] | None,
+    ) -> None:
+        """Exchange without the thread that sends, whose waking takes longer than what is small."""
+        theirs = into if plus is None else np.empty_like(into)
+        coming = _raw(theirs)
+        going = _sent_now(self._onwards, going)
+        while going and coming:  # the kernels' buffers did not hold it
+            ready = select.poll()
+            ready.register(self._onwards, select.POLLOUT)
+            ready.register(self._inwards, select.POLLIN)
+            ready.poll()
+            going = _sent_now(self._onwards, going)
+            coming = _received_now(self._inwards, coming)
+        self._onwards.sendall(going)
+        _receive(self._inwards, coming)
+        if plus is not None:
+            self._add(plus, theirs, into)
+
+    def _take(self, into: npt.NDArray[np.generic], plus: npt.NDArray[np.generic] | None) -> None:
+        theirs = into if plus is None else np.empty_like(into)
+        _receive(self._inwards, _raw(theirs))
+        if plus is not None:
+            self._add(plus, theirs, into)
+
+    def _add(
+        self,
+        mine: npt.NDArray[np.generic],
+        theirs: npt.NDArray[np.generic],
+        into: npt.NDArray[np.generic],
+    ) -> None:
+        """Add in the order of the ranks: which of two NaNs a sum keeps depends on it."""
+        first, second = (mine, theirs) if self.rank == 0 else (theirs, mine)
+        np.add(first, second, out=into)
 
     def _send(self) -> None:
         while True:
@@ -272,6 +324,26 @@ def _raw(array: npt.NDArray[np.generic]) -> memoryview:
     return array.view(np.uint8).data
 
 
+def _sent_now(connection: socket.socket, view: memoryview) -> memoryview:
+    """Send what the kernel takes at once, and return the rest."""
+    with contextlib.suppress(BlockingIOError):
+        while view:
+            view = view[connection.send(view, socket.MSG_DONTWAIT) :]
+    return view
+
+
+def _received_now(connection: socket.socket, view: memoryview) -> memoryview:
+    """Take what has come, and return what is still to be filled.
+
+    Raises:
+        ConnectionError: the other side has closed.
+    """
+    with contextlib.suppress(BlockingIOError):
+        while view:
+            view = view[_received(connection, view, socket.MSG_DONTWAIT) :]
+    return view
+
+
 def _receive(connection: socket.socket, view: memoryview) -> None:
     """Fill a buffer.
 
@@ -279,11 +351,15 @@ def _receive(connection: socket.socket, view: memoryview) -> None:
         ConnectionError: the other side has closed.
     """
     while view:
-        received = connection.recv_into(view)
-        if not received:
-            msg = "it has closed the connection"
-            raise ConnectionError(msg)
-        view = view[received:]
+        view = view[_received(connection, view) :]
+
+
+def _received(connection: socket.socket, view: memoryview, flags: int = 0) -> int:
+    received = connection.recv_into(view, 0, flags)
+    if not received:
+        msg = "it has closed the connection"
+        raise ConnectionError(msg)
+    return received
 
 
 def _ready(connection: socket.socket) -> socket.socket:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from spark_dl.errors import TimeoutExpiredError, WorkerLostError
-from spark_dl.training.ring import TOKEN_BYTES, Entrance, Ring
+from spark_dl.training.ring import _ALONE_BYTES, TOKEN_BYTES, Entrance, Ring
 
 DEADLINE_S = 60
 
@@ -49,6 +49,19 @@ def test_sums_are_right_and_the_same_everywhere(size, dtype):
                 assert total.dtype == array.dtype
                 assert total.tobytes() == sums[0].tobytes()
                 assert array.tobytes() == copy.tobytes()
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_what_the_kernels_buffers_do_not_hold_goes_through_too(size):
+    with rings(size) as (joined, pool):
+        for ring in joined:
+            ring._onwards.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 14)
+            ring._inwards.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 14)
+        given = np.arange(size * _ALONE_BYTES // 4, dtype=np.float32)
+        sums = list(pool.map(lambda ring: ring.sum(given[: given.size // 2]), joined))
+        sums += pool.map(lambda ring: ring.sum(given), joined)
+    for total in sums:
+        np.testing.assert_array_equal(total, size * given[: total.size])
 
 
 def test_strangers_are_turned_away():
