@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -76,12 +77,28 @@ def _place(item: pytest.Item) -> int:
     return len(SESSIONS) + (item.get_closest_marker("cluster") is None)
 
 
+def _is_of_this_spark(item: pytest.Item) -> bool:
+    """Whether the Spark that is installed has what a test needs of it."""
+    needed = [marker.args[0] for marker in item.iter_markers("since_spark")]
+    if not needed:
+        return True
+    installed = importlib.metadata.version("pyspark")
+    return all(_numbers(version) <= _numbers(installed) for version in needed)
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in version.split(".")[:2]]
+
+
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Group the tests by session, slow files first: processes that share them then end together.
 
     pytest-randomly has shuffled them before; the sort is stable.
     """
+    if left_out := [item for item in items if not _is_of_this_spark(item)]:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     for item in items:
         if any(item.get_closest_marker(name) for name in SECOND_TRY):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyspark
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -309,9 +308,7 @@ def test_golden_file_is_read_and_written_again_byte_for_byte(
         ("interval '1' day", "interval day", "cast to one of them"),
         pytest.param(
             *("parse_json('1')", "variant", "cast to one of them"),
-            marks=pytest.mark.skipif(
-                pyspark.__version__.startswith("3."), reason="Spark 3 has no variant"
-            ),
+            marks=pytest.mark.since_spark("4.0"),
         ),
     ],
 )

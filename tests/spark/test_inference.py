@@ -135,13 +135,22 @@ def text(tmp_path_factory):
     return _case(folder, model, spec, inputs, "id long, city string, visits array<float>", rows)
 
 
-WAYS = ("packed", *get_args(udf.Way))
+OF_ARROW_UDF = pytest.mark.since_spark("4.1")
+
+
+def of_its_spark(way, *more):
+    """Return a parameter set; the last two ways are those of Spark below 4.1, and run on any."""
+    marks = OF_ARROW_UDF if way in ("packed", "arrow_udf") else ()
+    return pytest.param(way, *more, marks=marks)
+
+
+NAMES = ("packed", *get_args(udf.Way))
+WAYS = tuple(map(of_its_spark, NAMES))
+SIZED = (of_its_spark("arrow_udf", 4096), *(of_its_spark(way, 7) for way in NAMES))
 
 
 def use(monkeypatch, way):
-    """Hand the columns over by one of the ways; the last two are those of Spark below 4.1."""
-    if way in ("packed", "arrow_udf"):
-        pytest.importorskip("pyspark", "4.1", reason="Spark below 4.1 has no arrow_udf")
+    """Hand the columns over by one of the ways."""
     if way == "arrow_udf":
         monkeypatch.setattr(packing, "register_packing", lambda spark: False)
     if way == "packed":
@@ -155,7 +164,7 @@ def _collected(df, column):
     return np.array([row[column] for row in rows])
 
 
-@pytest.mark.parametrize(("way", "batch_size"), [("arrow_udf", 4096), *((way, 7) for way in WAYS)])
+@pytest.mark.parametrize(("way", "batch_size"), SIZED)
 def test_scalars_equal_keras(spark, dense, monkeypatch, way, batch_size):
     use(monkeypatch, way)
     out = predict(dense.frame(spark), dense.path, batch_size=batch_size)
@@ -265,6 +274,7 @@ def of_this_process(spark):
     return spark
 
 
+@OF_ARROW_UDF
 def test_arrays_of_numbers_cross_as_binaries(of_this_process, cnn, monkeypatch):
     spark = of_this_process
     use(monkeypatch, "packed")
@@ -276,8 +286,8 @@ def test_arrays_of_numbers_cross_as_binaries(of_this_process, cnn, monkeypatch):
     assert packed.schema == plain.schema
 
 
+@OF_ARROW_UDF
 def test_a_session_of_its_own_packs_too(of_this_process, cnn):
-    pytest.importorskip("pyspark", "4.1", reason="Spark below 4.1 has no arrow_udf")
     own = of_this_process.newSession()
     own.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "7")
     out = predict(own.createDataFrame(cnn.rows, cnn.schema), cnn.path)
