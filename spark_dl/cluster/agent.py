@@ -30,6 +30,7 @@ from spark_dl.cluster.codec import (
     unseal,
 )
 from spark_dl.cluster.containers import container_facts
+from spark_dl.cluster.lines import INTERVAL_S, LogLines
 from spark_dl.cluster.oom import oom_kills
 from spark_dl.cluster.process import MALLOC, ChildEvent, ChildProcess
 from spark_dl.errors import ClusterError, RankFailure
@@ -45,9 +46,6 @@ __all__ = ["Agent", "TaskFacts"]
 
 logger = logging.getLogger(__name__)
 
-#: Log lines are sent in bundles, at most one each so many seconds.
-_LOG_INTERVAL_S: Final = 0.5
-_LOG_BUNDLE_LINES: Final = 200
 #: Secrets of Spark's that an executor gives its Python; the user's code has no use for them.
 _SECRETS: Final = frozenset({"_SPARK_AUTH_SECRET", "PYTHON_WORKER_FACTORY_SECRET"})
 #: How long a child gets to write its stack.
@@ -88,8 +86,7 @@ class Agent:
         self._is_alive = True
         self._is_released = False
         self._heard = time.monotonic()
-        self._logs: list[str] = []
-        self._logs_sent = 0.0
+        self._logs = LogLines()
         self._error: dict[str, Any] | None = None
         self._has_result = False
         self.stopping = threading.Event()
@@ -220,9 +217,9 @@ class Agent:
     def _next(self) -> tuple[int, ChildEvent] | Message:
         while True:
             try:
-                return self._events.get(timeout=_LOG_INTERVAL_S)
+                return self._events.get(timeout=INTERVAL_S)
             except queue.Empty:
-                self._flush_logs(full=True)
+                self._send_logs()
 
     def _obey(self, message: Message) -> None:
         match message.get("kind"):
@@ -258,8 +255,8 @@ class Agent:
             case "event":
                 self._relay(event.event)
             case "log":
-                self._logs.append(event.line)
-                self._flush_logs(full=len(self._logs) >= _LOG_BUNDLE_LINES)
+                self._logs.add(event.line)
+                self._send_logs()
             case "exit":
                 self._is_alive = False
                 self._finish(event.code)
@@ -274,14 +271,12 @@ class Agent:
             case _:
                 self._send({"kind": "event", "event": event})
 
-    def _flush_logs(self, *, full: bool) -> None:
-        if self._logs and (full or time.monotonic() - self._logs_sent >= _LOG_INTERVAL_S):
-            self._send({"kind": "log", "lines": self._logs[:_LOG_BUNDLE_LINES]})
-            self._logs = self._logs[_LOG_BUNDLE_LINES:]
-            self._logs_sent = time.monotonic()
+    def _send_logs(self, *, in_any_case: bool = False) -> None:
+        if lines := self._logs.take(time.monotonic(), in_any_case=in_any_case):
+            self._send({"kind": "log", "lines": lines})
 
     def _finish(self, code: int) -> None:
-        self._flush_logs(full=True)
+        self._send_logs(in_any_case=True)
         if self.stopping.is_set() or (code == 0 and self._has_result):
             self._send({"kind": "stopped"})
             return

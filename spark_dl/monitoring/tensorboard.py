@@ -293,5 +293,7 @@ def start_tensorboard(
             )
             return board.start()
     except SparkDLError as error:
-        logger.warning("training goes on without TensorBoard: %s", error)
+        logger.warning(
+            "training goes on without TensorBoard: %s; its events are written to %s", error, logdir
+        )
         return None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from spark_dl.config import required
 from spark_dl.inference.evaluate import evaluate as compute
 from spark_dl.pipeline.infer import given_inputs, rows_to_score
+from spark_dl.pipeline.naming import described
 from spark_dl.pipeline.records import job_record
 from spark_dl.pipeline.report import html_report
 from spark_dl.pipeline.scoring import find_model
@@ -68,7 +69,10 @@ def evaluate(  # noqa: PLR0913 - the façade: one keyword a setting
         >>> spark_dl.evaluate(test_rows, run).metrics["accuracy"]  # doctest: +SKIP
     """
     found = find_model(model, df.sparkSession, runs=runs, metric=metric, allow_lambda=allow_lambda)
-    result = compute(df, found, label=label, weight=weight, inputs=inputs, batch_size=batch_size)
+    with described(df.sparkSession, _title(found)):
+        result = compute(
+            df, found, label=label, weight=weight, inputs=inputs, batch_size=batch_size
+        )
     return _write(result, found, normalise(runs), name=new_run_id("evaluation"))
 
 
@@ -99,15 +103,16 @@ def run_evaluate(config: JobConfig, spark: SparkSession) -> dict[str, Any]:
         table = read_table(
             spark, required(config.infer.table or config.table, "table", job="evaluate")
         )
-        rows, _ = rows_to_score(config, table)
-        result = compute(
-            rows,
-            model,
-            label=config.label,
-            weight=config.weight,
-            inputs=given_inputs(config),
-            batch_size=config.infer.batch_size,
-        )
+        with described(spark, _title(model)):
+            rows, _ = rows_to_score(config, table)
+            result = compute(
+                rows,
+                model,
+                label=config.label,
+                weight=config.weight,
+                inputs=given_inputs(config),
+                batch_size=config.infer.batch_size,
+            )
         result = _write(result, model, normalise(runs), name=job_id)
         if record is not None:
             record.succeeded({**result.metrics, "rows": float(result.rows)})
@@ -120,6 +125,10 @@ def run_evaluate(config: JobConfig, spark: SparkSession) -> dict[str, Any]:
         "metrics": dict(result.metrics),
         "path": result.path,
     }
+
+
+def _title(model: ExportedModel) -> str:
+    return f"evaluate {model.run_id or model.path}"
 
 
 def _write(result: Evaluation, model: ExportedModel, runs: str, *, name: str) -> Evaluation:

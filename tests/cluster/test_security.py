@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import logging
 import os
@@ -10,10 +11,12 @@ import socket
 import struct
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 import spark_dl
+from spark_dl.cluster import group
 from spark_dl.testing import descendants
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -52,6 +55,31 @@ def command_line(pid):
         return file.read().replace(b"\0", b" ").decode()
 
 
+def is_told(secret, text):
+    """Whether a text holds a secret, in one of the forms in which bytes are written."""
+    forms = (secret, secret.hex().encode(), base64.b64encode(secret))
+    return any(form in text for form in forms)
+
+
+def where_it_is_told(secret):
+    """Return what other users or a log might see of a secret: arguments and environments."""
+    told = []
+    for pid in (os.getpid(), *descendants(os.getpid())):
+        for name in ("cmdline", "environ"):
+            with contextlib.suppress(OSError):  # it has just ended
+                if is_told(secret, Path(f"/proc/{pid}/{name}").read_bytes()):
+                    told.append(f"{name} of {command_line(pid)}")
+    return told
+
+
+def files_below(folder):
+    return (path.read_bytes() for path in Path(folder).rglob("*") if path.is_file())
+
+
+def refused(records):
+    return [r for r in records if r.name == "spark_dl.cluster.control" and "refused" in r.message]
+
+
 def waiting(spec, params):
     """A model that announces its process and waits until the strangers have been."""
     import keras
@@ -87,36 +115,42 @@ def attack(port, victim):
     return []
 
 
-@pytest.mark.parametrize(
-    "backend", ["barrier", pytest.param("tensorflowonspark", marks=pytest.mark.long)]
-)
-def test_strangers_get_nowhere(cluster_spark, tmp_path, backend, caplog):
-    caplog.set_level(logging.INFO)
-    frame = cluster_spark.range(80).selectExpr(
-        "cast(id as float) as x", "cast(id * 2 as float) as y"
-    )
+def started(spark, folder, backend):
+    """Start a training in a thread; give that and where its run will be."""
+    frame = spark.range(80).selectExpr("cast(id as float) as x", "cast(id * 2 as float) as y")
     dataset = spark_dl.prepare(
-        frame, features=["x"], label="y", path=str(tmp_path / "dataset"), splits={"train": 1.0}
+        frame, features=["x"], label="y", path=str(folder / "dataset"), splits={"train": 1.0}
     )
-    pids, gate, victim = tmp_path / "pids", tmp_path / "gate", tmp_path / "pwned"
-    pids.mkdir()
-    before = listening_ports(os.getpid())
+    (folder / "pids").mkdir()
     outcome = {}
 
     def work():
         outcome["run"] = spark_dl.train(
             waiting,
             dataset,
-            params={"folder": str(pids), "gate": str(gate)},
+            params={"folder": str(folder / "pids"), "gate": str(folder / "gate")},
             num_workers=2,
             global_batch_size=20,
-            runs=tmp_path / "runs",
+            runs=folder / "runs",
             backend=backend,
-            spark=cluster_spark,
+            spark=spark,
         )
 
     thread = threading.Thread(target=work)
     thread.start()
+    return thread, outcome
+
+
+@pytest.mark.parametrize(
+    "backend", ["barrier", pytest.param("tensorflowonspark", marks=pytest.mark.long)]
+)
+def test_strangers_get_nowhere(cluster_spark, tmp_path, backend, caplog, monkeypatch):
+    caplog.set_level(logging.DEBUG, "spark_dl")
+    secret = os.urandom(32)
+    monkeypatch.setattr(group, "new_secret", lambda: secret)
+    pids, gate, victim = tmp_path / "pids", tmp_path / "gate", tmp_path / "pwned"
+    before = listening_ports(os.getpid())
+    thread, outcome = started(cluster_spark, tmp_path, backend)
     silent = []
     try:
         deadline = time.monotonic() + DEADLINE_S
@@ -131,6 +165,7 @@ def test_strangers_get_nowhere(cluster_spark, tmp_path, backend, caplog):
         for child, agent in agents.items():
             for pid in {agent, *descendants(agent)} - {child}:
                 assert not listening_ports(pid), f"{command_line(pid)} listens"
+        assert not where_it_is_told(secret)
         board = set().union(*(listening_ports(pid) for pid in boards))
         assert len(control) == 1, "the driver listens on the control channel alone"
         assert all(workers), "TensorFlow's own ports"
@@ -140,12 +175,12 @@ def test_strangers_get_nowhere(cluster_spark, tmp_path, backend, caplog):
     finally:
         gate.touch()
         thread.join(timeout=DEADLINE_S)
-        for sock in silent:
-            sock.close()
+    for sock in silent:
+        sock.close()
     assert outcome["run"].metrics["loss"] > 0
     assert not victim.exists()
-    refusals = [
-        r for r in caplog.records if r.name == "spark_dl.cluster.control" and "refused" in r.message
-    ]
-    assert len(refusals) >= 3
+    assert len(refused(caplog.records)) >= 3
+    conf = cluster_spark.sparkContext.getConf().getAll()
+    assert not is_told(secret, f"{conf} {caplog.text}".encode())
+    assert not any(is_told(secret, file) for file in files_below(outcome["run"].path))
     assert listening_ports(os.getpid()) <= before, "nothing of ours listens on"

@@ -152,11 +152,14 @@ def test_a_run_leaves_everything_that_it_promises(train, dataset, frame, backend
     assert run.metrics["val_loss"] == run.history["val_loss"][-1]
     status = JobStatus.read(paths.status)
     assert (status.status, status.metrics) == (JobState.SUCCEEDED, run.metrics)
+    steps = dataset.manifest.totals["train"] // BATCH
+    assert status.cost["rows"] == 3 * steps * BATCH
+    assert 0 < status.cost["cpu_seconds"] < 2 * status.cost["core_seconds"]
+    assert status.cost["gb_seconds"] > 0
     spec = Path(run.model_path, "feature_spec.json").read_text()
     assert spark_dl.FeatureSpec.from_json(spec) == dataset.spec
     records = [json.loads(line) for line in Path(paths.metrics).read_text().splitlines()]
     epochs = [r for r in records if r["scope"] == "epoch"]
-    steps = dataset.manifest.totals["train"] // BATCH
     assert [(r["split"], r["epoch"], r["step"]) for r in epochs] == [
         (split, epoch, steps * (epoch + 1))
         for epoch in range(3)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from pathlib import Path
 
 import pytest
-from clusters.flow import ON_YARN, submit_flow
+from clusters.environment import run
+from clusters.flow import ON_YARN, SPARK_HOME, submit_flow
 
 pytestmark = [pytest.mark.smoke, pytest.mark.timeout(900)]
 
@@ -17,5 +21,10 @@ def test_everything_on_hdfs(hadoop, tmp_path):
     status = json.loads(hadoop.fs("-cat", f"{told['run']}/status.json"))
     assert status["status"] == "succeeded"
     names = hadoop.fs("-ls", "-C", "-R", told["run"])
+    # whoever looks at the run has no Spark session, only Hadoop's settings
+    runs, _, name = told["run"].rpartition("/")
+    show = (Path(sys.executable).with_name("spark-dl"), "runs", "--runs", runs, "show", name)
+    shown = run(*show, env={**os.environ, "SPARK_HOME": SPARK_HOME, **hadoop.environ}, cwd=tmp_path)
+    assert "succeeded" in shown
     for part in ("metrics.jsonl", "tfevents", "checkpoint.json", "model/1/model.json"):
         assert part in names

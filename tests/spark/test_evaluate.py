@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import spark_dl
+from spark_dl._jvm import is_connect
 from spark_dl.config import load_config
 from spark_dl.errors import DataError, SchemaError
 from spark_dl.pipeline import run_evaluate
@@ -72,9 +73,15 @@ def frame(spark, rows, partitions=5):
     )
 
 
+def descriptions(spark):
+    jobs = spark._jsc.sc().statusStore().jobsList(None)
+    return str([jobs.apply(n).description() for n in range(jobs.size())])
+
+
 def test_figures_equal_keras_however_the_rows_lie(spark, classifier):
     path, rows, own, matrix, runs = classifier
     result = spark_dl.evaluate(frame(spark, rows), path, batch_size=16)
+    assert is_connect(spark) or "spark_dl: evaluate run-1" in descriptions(spark)
     assert result.metrics.keys() == own.keys()
     for name, value in own.items():
         assert result.metrics[name] == pytest.approx(value, rel=1e-6)

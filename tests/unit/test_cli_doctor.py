@@ -181,14 +181,14 @@ def test_without_answers_one_line_is_red_and_the_rest_is_skipped():
     assert found["tensorflow"] == "skipped"
 
 
-def test_a_remote_path_that_executors_lack_a_client_for_is_a_warning():
+def test_a_remote_path_that_workers_cannot_open_is_an_error():
     path = "hdfs://n/runs"
     facts = dataclasses.replace(
         WELL,
         storage={path: None},
-        executors=(dataclasses.replace(WORKER, paths={path: PathFacts(write="no libhdfs")}),),
+        executors=(dataclasses.replace(WORKER, paths={path: PathFacts(write="no credentials")}),),
     )
-    assert levels(facts)["storage, executors"] == "warning"
+    assert levels(facts)["storage, executors"] == "error"
 
 
 def test_a_connect_client_is_judged_by_what_it_can_know():

@@ -153,6 +153,7 @@ def test_a_training_goes_on_without_tensorboard(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert start_tensorboard(TensorBoardConfig(), tmp_path) is None
     assert "training goes on without TensorBoard" in caplog.text
+    assert f"its events are written to {tmp_path}" in caplog.text
 
 
 def test_switched_off_nothing_starts(tmp_path, caplog):

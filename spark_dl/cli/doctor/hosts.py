@@ -45,10 +45,6 @@ def _storage_executors(facts: Facts) -> Finding:
                 continue
             verb = "read what the driver wrote to" if result.read else "write"
             text = f"{executor.host} cannot {verb} {path}: {result.read or result.write}"
-            if "://" in path:
-                return warning(
-                    text, "without a client there, its data reach the workers through Spark, slower"
-                )
             return error(text, _path_remedy(path))
     return ok(f"the executors read and write {', '.join(usable)}")
 
