@@ -15,15 +15,16 @@ pytestmark = [pytest.mark.smoke, pytest.mark.timeout(900)]
 
 
 def test_everything_on_hdfs(hadoop, tmp_path):
-    told = submit_flow(tmp_path, "hdfs:///smoke", settings=ON_YARN, environ=hadoop.environ)
+    root = f"hdfs:///{tmp_path.name}"  # a second try has its own
+    told = submit_flow(tmp_path, root, settings=ON_YARN, environ=hadoop.environ)
     assert told["rows"] == 200
-    assert told["model"].startswith("hdfs:///smoke/runs/")
+    assert told["model"].startswith(f"{root}/runs/")
     status = json.loads(hadoop.fs("-cat", f"{told['run']}/status.json"))
     assert status["status"] == "succeeded"
     names = hadoop.fs("-ls", "-C", "-R", told["run"])
     # whoever looks at the run has no Spark session, only Hadoop's settings
     runs, _, name = told["run"].rpartition("/")
-    show = (Path(sys.executable).with_name("spark-dl"), "runs", "--runs", runs, "show", name)
+    show = (Path(sys.executable).with_name("spark-dl"), "runs", "show", name, "--runs", runs)
     shown = run(*show, env={**os.environ, "SPARK_HOME": SPARK_HOME, **hadoop.environ}, cwd=tmp_path)
     assert "succeeded" in shown
     for part in ("metrics.jsonl", "tfevents", "checkpoint.json", "model/1/model.json"):

@@ -81,7 +81,7 @@ def descriptions(spark):
 def test_figures_equal_keras_however_the_rows_lie(spark, classifier):
     path, rows, own, matrix, runs = classifier
     result = spark_dl.evaluate(frame(spark, rows), path, batch_size=16)
-    assert is_connect(spark) or "spark_dl: evaluate run-1" in descriptions(spark)
+    assert is_connect(spark) or "spark_dl: evaluate r1" in descriptions(spark)
     assert result.metrics.keys() == own.keys()
     for name, value in own.items():
         assert result.metrics[name] == pytest.approx(value, rel=1e-6)
