@@ -75,7 +75,7 @@ def frame(spark, rows, partitions=5):
 
 def descriptions(spark):
     jobs = spark._jsc.sc().statusStore().jobsList(None)
-    return str([jobs.apply(n).description() for n in range(jobs.size())])
+    return str([jobs.apply(n).description().toString() for n in range(jobs.size())])
 
 
 def test_figures_equal_keras_however_the_rows_lie(spark, classifier):
