@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from clusters.connect.packages import connect_client
+from clusters.connect.packages import connect_client, servers_python
 from clusters.connect.server import connect_server
 from clusters.guide import user_environ
 from shells import INTERRUPTIBLE
@@ -29,7 +29,8 @@ DEADLINE_S = 300
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory) -> Iterator[str]:
-    with connect_server(tmp_path_factory.mktemp("server")) as url:
+    python = servers_python(tmp_path_factory.mktemp("python"))
+    with connect_server(tmp_path_factory.mktemp("server"), python) as url:
         yield url
 
 
@@ -67,6 +68,7 @@ def ended(process: subprocess.Popen[str], folder: Path) -> dict[str, dict]:
 def test_a_client_without_java_trains_and_predicts(server, tmp_path):
     with client(server, tmp_path, "train") as process:
         told = ended(process, tmp_path)
+    assert ".zip/spark_dl/" in told["ship"]["file"], "the executors have it from this session"
     assert sum(told["prepare"]["rows"].values()) == 400
     first, *_, last = told["train"]["loss"]
     assert last < first

@@ -1,4 +1,4 @@
-"""Train from a Delta table and score it by the notebooks, on both kinds of session."""
+"""Train from a Delta table and score it by the notebooks, and the quick start, on both sessions."""
 
 from __future__ import annotations
 
@@ -26,4 +26,5 @@ def test_a_job_of_two_notebooks(kind, tmp_path):
     assert told["model"] == f"{tmp_path}/runs/job-7/model/1"
     assert told["again"] == told["model"], "a repaired task trains nothing again"
     # the second run adds nothing; the table's next version is scored anew
+    assert told["quick_start"] == ["bought", "prediction", "visit"]
     assert told["counts"] == [[800], [800], [800, 900]]

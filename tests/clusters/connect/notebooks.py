@@ -1,4 +1,4 @@
-"""Train from a Delta table and score it, by the notebooks, on a session that is given by its kind.
+"""All notebooks, to their ends, on a session that is given by its kind.
 
 ``python notebooks.py classic|connect FOLDER``; prints what the notebooks exited with.
 """
@@ -51,8 +51,10 @@ def main(kind: str, folder: str) -> None:
                 visits.limit(100).write.format("delta").mode("append").saveAsTable("default.visits")
             shown = run_notebook(NOTEBOOKS / "score_on_a_schedule.py", spark, score).shown
             counts.append(sorted(row["count"] for row in shown[-1]))
+        quick = {"folder": f"{folder}/quick", "epochs": "1"}
+        columns = run_notebook(NOTEBOOKS / "quick_start.py", spark, quick).shown[-1][0].asDict()
         told = {"model": trained.exit_value, "again": again.exit_value, "counts": counts}
-        print(json.dumps({**told, "kind": type(spark).__module__}), flush=True)
+        print(json.dumps({**told, "quick_start": sorted(columns)}), flush=True)
 
 
 if __name__ == "__main__":

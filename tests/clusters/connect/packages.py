@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import sysconfig
 from typing import TYPE_CHECKING
 
 from clusters.environment import ROOT, build_wheel, cache_lock, digest, made, run
@@ -28,6 +29,16 @@ def connect_packages() -> Path:
             run(*pip, "--target", str(target), *packages)
             (folder / "pins").write_text(pins)
         return target
+
+
+def servers_python(folder: Path) -> str:
+    """Give a Python that has the set-up's packages and not ours, which sessions bring along."""
+    home = folder / "venv"
+    run(sys.executable, "-m", "venv", "--without-pip", str(home))
+    (packages,) = home.glob("lib/python*/site-packages")
+    # as a mere folder of modules: the line that makes this checkout importable is not read
+    (packages / "below.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return str(home / "bin" / "python")
 
 
 def connect_client() -> Path:

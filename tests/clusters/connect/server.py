@@ -27,8 +27,6 @@ SETTINGS = {
     "spark.sql.catalog.spark_catalog": DELTA_CATALOG,
     "spark.databricks.delta.snapshotPartitions": "2",
     "spark.sql.shuffle.partitions": "2",
-    "spark.executorEnv.PYSPARK_PYTHON": sys.executable,
-    "spark.pyspark.python": sys.executable,
     "spark.driver.host": HOST,
     "spark.driver.bindAddress": HOST,
     "spark.ui.enabled": "false",
@@ -36,16 +34,19 @@ SETTINGS = {
 
 
 @contextlib.contextmanager
-def connect_server(folder: Path) -> Iterator[str]:
+def connect_server(folder: Path, python: str = sys.executable) -> Iterator[str]:
     """Run a server with two executors of one core; gives its URL.
 
     Args:
         folder: an empty one, for its log and its tables.
+        python: the executors'.
     """
     ports = Ports()
     port = ports.take()
     settings = {
         **SETTINGS,
+        "spark.executorEnv.PYSPARK_PYTHON": python,
+        "spark.pyspark.python": python,
         "spark.connect.grpc.binding.port": str(port),
         "spark.sql.warehouse.dir": f"{folder}/warehouse",
     }
@@ -62,7 +63,7 @@ def connect_server(folder: Path) -> Iterator[str]:
         subprocess.Popen(
             command,
             cwd=folder,
-            env={**os.environ, "SPARK_HOME": SPARK_HOME, "PYSPARK_PYTHON": sys.executable},
+            env={**os.environ, "SPARK_HOME": SPARK_HOME, "PYSPARK_PYTHON": python},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
