@@ -115,7 +115,7 @@ class _Events:
 
     def __call__(self, event: dict[str, Any]) -> None:
         if event.get("kind") == "step":
-            os.pwrite(self._step_fd, STEP.pack(event["run_step"]), 0)
+            os.pwrite(self._step_fd, STEP.pack(int(event["run_step"])), 0)
             return
         line = json.dumps(event, default=float).encode() + b"\n"
         with self._lock:
