@@ -16,6 +16,7 @@ cluster, hence by nobody outside of it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hmac
 import queue
 import select
@@ -31,7 +32,7 @@ from spark_dl.errors import TimeoutExpiredError, WorkerLostError
 from spark_dl.ports import PortClaim
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
 
@@ -246,25 +247,35 @@ class Ring:
             plus: is added to that.
         """
         if going.nbytes <= _ALONE_BYTES:
-            self._swap(_raw(going), into, plus)
+            self._fill(into, plus, functools.partial(self._swap, _raw(going)))
             return
         self._outbox.put(_raw(going))
+        receive = functools.partial(_receive, self._inwards)
         length = max(_PIECE_BYTES // into.itemsize, 1)
         for start in range(0, into.size, length):
             piece = slice(start, start + length)
-            self._take(into[piece], None if plus is None else plus[piece])
+            self._fill(into[piece], None if plus is None else plus[piece], receive)
         if (error := self._sent.get()) is not None:
             raise error
 
-    def _swap(
+    def _fill(
         self,
-        going: memoryview,
         into: npt.NDArray[np.generic],
         plus: npt.NDArray[np.generic] | None,
+        receive: Callable[[memoryview], None],
     ) -> None:
+        """Have an array received, and add to it; see `_exchange`."""
+        if plus is None:
+            receive(_raw(into))
+            return
+        theirs = np.empty_like(into)
+        receive(_raw(theirs))
+        # in the order of the ranks: which of two NaNs a sum keeps depends on it
+        first, second = (plus, theirs) if self.rank == 0 else (theirs, plus)
+        np.add(first, second, out=into)
+
+    def _swap(self, going: memoryview, coming: memoryview) -> None:
         """Exchange without the thread that sends, whose waking takes longer than what is small."""
-        theirs = into if plus is None else np.empty_like(into)
-        coming = _raw(theirs)
         going = _sent_now(self._onwards, going)
         while going and coming:  # the kernels' buffers did not hold it
             ready = select.poll()
@@ -275,24 +286,6 @@ class Ring:
             coming = _received_now(self._inwards, coming)
         self._onwards.sendall(going)
         _receive(self._inwards, coming)
-        if plus is not None:
-            self._add(plus, theirs, into)
-
-    def _take(self, into: npt.NDArray[np.generic], plus: npt.NDArray[np.generic] | None) -> None:
-        theirs = into if plus is None else np.empty_like(into)
-        _receive(self._inwards, _raw(theirs))
-        if plus is not None:
-            self._add(plus, theirs, into)
-
-    def _add(
-        self,
-        mine: npt.NDArray[np.generic],
-        theirs: npt.NDArray[np.generic],
-        into: npt.NDArray[np.generic],
-    ) -> None:
-        """Add in the order of the ranks: which of two NaNs a sum keeps depends on it."""
-        first, second = (mine, theirs) if self.rank == 0 else (theirs, mine)
-        np.add(first, second, out=into)
 
     def _send(self) -> None:
         while True:

@@ -175,8 +175,8 @@ def test_strangers_get_nowhere(cluster_spark, tmp_path, backend, caplog, monkeyp
     finally:
         gate.touch()
         thread.join(timeout=DEADLINE_S)
-    for sock in silent:
-        sock.close()
+        for sock in silent:
+            sock.close()
     assert outcome["run"].metrics["loss"] > 0
     assert not victim.exists()
     assert len(refused(caplog.records)) >= 3

@@ -71,6 +71,14 @@ def run(*command: str | Path, timeout_s: float = 1500, **options) -> str:
     return done.stdout
 
 
+def python_above(home: Path, lines: str) -> str:
+    """Give the Python of a venv at `home` that has no packages but those of its ``.pth`` file."""
+    run(sys.executable, "-m", "venv", "--without-pip", str(home))
+    (packages,) = home.glob("lib/python*/site-packages")
+    (packages / "below.pth").write_text(lines)
+    return str(home / "bin" / "python")
+
+
 def wait_for_port(
     process: subprocess.Popen[bytes], host: str, port: int, log: Path, start_s: float
 ) -> None:

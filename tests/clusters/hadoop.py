@@ -317,9 +317,6 @@ class Hadoop:
             return 0
         return self._of_yarn("activeNodes")
 
-    def _containers(self) -> int:
-        return self._of_yarn("containersAllocated")
-
     def _of_yarn(self, name: str) -> int:
         """Return one of the ResourceManager's figures, -1 while it does not answer."""
         metrics = self._metrics(self.rm_web_port, "/ws/v1/cluster/metrics").get("clusterMetrics")
@@ -366,7 +363,7 @@ class Hadoop:
     def stop(self) -> None:
         """End all daemons, the nodes first; each must be gone before this returns."""
         self._ports.close()
-        nodes_are_idle = self._containers() == 0
+        nodes_are_idle = self._of_yarn("containersAllocated") == 0
         daemons = list(reversed(self._daemons.items()))
         for name, daemon in daemons:
             if daemon.poll() is None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from clusters.environment import ROOT, build_wheel, cache_lock, digest, made, run
+from clusters.environment import ROOT, build_wheel, cache_lock, digest, made, python_above, run
 from clusters.flow import submit_flow
 from clusters.hadoop import maven_jars
 
@@ -60,14 +60,10 @@ def s3_python() -> str:
 @pytest.fixture(scope="module")
 def training_python(s3_python, tmp_path_factory) -> str:
     """Give a Python that has all that and, below it, the set-up's TensorFlow and Spark."""
-    home = tmp_path_factory.mktemp("training") / "venv"
-    run(sys.executable, "-m", "venv", "--without-pip", str(home))
     code = "import sysconfig; print(sysconfig.get_path('purelib'))"
     folders = (run(s3_python, "-c", code).strip(), sysconfig.get_path("purelib"))
-    (packages,) = home.glob("lib/python*/site-packages")
     lines = "".join(f"import site; site.addsitedir({folder!r})\n" for folder in folders)
-    (packages / "below.pth").write_text(lines)
-    return str(home / "bin" / "python")
+    return python_above(tmp_path_factory.mktemp("training") / "venv", lines)
 
 
 @contextlib.contextmanager

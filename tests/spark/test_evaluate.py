@@ -73,12 +73,7 @@ def frame(spark, rows, partitions=5):
     )
 
 
-def descriptions(spark):
-    jobs = spark._jsc.sc().statusStore().jobsList(None)
-    return str([jobs.apply(n).description().toString() for n in range(jobs.size())])
-
-
-def test_figures_equal_keras_however_the_rows_lie(spark, classifier):
+def test_figures_equal_keras_however_the_rows_lie(spark, classifier, descriptions):
     path, rows, own, matrix, runs = classifier
     result = spark_dl.evaluate(frame(spark, rows), path, batch_size=16)
     assert is_connect(spark) or "spark_dl: evaluate r1" in descriptions(spark)

@@ -6,13 +6,7 @@ import spark_dl
 from spark_dl.pipeline.naming import described
 
 
-def descriptions(spark):
-    jobs = spark._jsc.sc().statusStore().jobsList(None)
-    told = [jobs.apply(n).description() for n in range(jobs.size())]
-    return [text.get() for text in told if text.isDefined()]
-
-
-def test_jobs_are_named_by_what_they_do(spark, tmp_path):
+def test_jobs_are_named_by_what_they_do(spark, tmp_path, descriptions):
     frame = spark.range(20).selectExpr("cast(id as float) as x", "cast(id as float) as y")
     where = tmp_path / "squares" / "dataset"
     spark_dl.prepare(frame, features=["x"], label="y", path=where, splits={"train": 1.0})

@@ -6,7 +6,7 @@ import sys
 import sysconfig
 from typing import TYPE_CHECKING
 
-from clusters.environment import ROOT, build_wheel, cache_lock, digest, made, run
+from clusters.environment import ROOT, build_wheel, cache_lock, digest, made, python_above, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,12 +33,8 @@ def connect_packages() -> Path:
 
 def servers_python(folder: Path) -> str:
     """Give a Python that has the set-up's packages and not ours, which sessions bring along."""
-    home = folder / "venv"
-    run(sys.executable, "-m", "venv", "--without-pip", str(home))
-    (packages,) = home.glob("lib/python*/site-packages")
     # as a mere folder of modules: the line that makes this checkout importable is not read
-    (packages / "below.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return str(home / "bin" / "python")
+    return python_above(folder / "venv", sysconfig.get_path("purelib") + "\n")
 
 
 def connect_client() -> Path:
