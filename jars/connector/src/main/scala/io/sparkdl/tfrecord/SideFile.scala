@@ -101,7 +101,7 @@ private[tfrecord] object SideFile {
     } catch { case _: FileNotFoundException => None }
 
   def write(fs: FileSystem, path: Path, sideFile: SideFile): Unit = {
-    val out = RawFiles.of(fs).create(path, true)
+    val out = RawFiles.create(fs, path, overwrite = true)
     try out.write(sideFile.toJson.getBytes(UTF_8))
     finally out.close()
   }

@@ -11,6 +11,11 @@ import org.apache.hadoop.mapreduce.lib.output.FileOutputCommitter
 final class TFRecordOutputCommitter(output: Path, context: TaskAttemptContext)
     extends FileOutputCommitter(output, context) {
 
+  override def setupJob(job: JobContext): Unit = {
+    Option(output).foreach(path => RawFiles.makeFolders(path.getFileSystem(job.getConfiguration), getJobAttemptPath(job)))
+    super.setupJob(job)
+  }
+
   override def commitJob(job: JobContext): Unit = {
     val table = Option(output).map(TFRecordOutputCommitter.tableOf)
     table.foreach(refuseOther(_, job.getConfiguration))

@@ -51,7 +51,7 @@ private[tfrecord] final class TFRecordOutputWriter(
     private val conf = context.getConfiguration
     private val fs = path.getFileSystem(conf)
     private val codec = options.codec.getOrElse(Codec.Uncompressed)
-    private val digest = new FileDigest(RawFiles.of(fs).create(path, false))
+    private val digest = new FileDigest(RawFiles.create(fs, path, overwrite = false))
     private val isPlain = codec == Codec.Uncompressed
     val records = new RecordWriter(codec.compress(digest, conf), count => if (isPlain) digest.boundary(count))
     var rows = 0L
