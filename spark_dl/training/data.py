@@ -1,7 +1,8 @@
 """From shards to batches: the rows that the assignment names, in its order.
 
 A shard is checked against its manifest once (length and SHA-256), then read through a memory map:
-rows are met in any order without being copied into the process before they are needed. Whole
+rows are met in any order without being copied into the process before they are needed. What is not
+mounted is copied to this host in the background, first the shards that the next rows lie in. Whole
 batches are decoded at once, and of packed shards whole windows of packs (`spark_dl.shards.order`).
 """
 
@@ -11,7 +12,6 @@ import hashlib
 import mmap
 import os
 import struct
-from concurrent.futures import ThreadPoolExecutor
 from typing import IO, TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -24,6 +24,7 @@ from spark_dl.shards.assignment import EMPTY, Batch, locate, piece_of
 from spark_dl.shards.order import WINDOW_PACKS, pack_rows
 from spark_dl.storage import is_local, join, normalise
 from spark_dl.storage.cache import HostCache
+from spark_dl.training.read_ahead import ReadAhead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,14 +50,22 @@ _COPIERS: Final = 4
 as_it_stands: Final = tf.autograph.experimental.do_not_convert
 
 
+#: A shard's bytes, and start and end of each record in them, int64 [records, 2].
+_Records = tuple["mmap.mmap | bytes", "npt.NDArray[np.int64]"]
+
+
 class ShardReader:
     """Random access to the rows of one split.
 
     Args:
-        folder: the dataset's folder. What is not on a mounted file system is copied to this host.
+        folder: the dataset's folder. What is not on a mounted file system is copied to this host,
+            while rows are read.
         shards: the split's shards, in the order of the manifest.
         rows_per_record: rows that the manifest says a record holds.
         cache: where copies are kept; by default `HostCache`'s own place.
+
+    Attributes:
+        record_rows: rows of each record, int64 [records].
 
     Raises:
         ShardError: a shard is missing, or differs from what the manifest says.
@@ -69,24 +78,45 @@ class ShardReader:
         rows_per_record: int = 1,
         cache: HostCache | None = None,
     ) -> None:
-        """Map the shards and index their records."""
+        """Map the shards and index their records; of those that are copied, as they come."""
         self.rows_per_record = rows_per_record
-        self._maps = _open_all(normalise(folder), shards, cache)
-        indices = [
-            _index(data, shard, rows_per_record)
-            for data, shard in zip(self._maps, shards, strict=True)
-        ]
-        self._shard_records = [len(index) for index in indices]
-        self._spans = np.concatenate(indices) if indices else np.zeros((0, 2), np.int64)
         self.record_rows = pack_rows([shard.rows for shard in shards], rows_per_record)
+        self._shards = shards
+        self._shard_records = [-(-shard.rows // rows_per_record) for shard in shards]
+        self._firsts = np.cumsum([0, *self._shard_records])
+        self._spans = np.zeros((len(self.record_rows), 2), np.int64)
+        self._maps: list[Any] = [None] * len(shards)
+        self._ahead: ReadAhead[_Records] | None = None
+        root = normalise(folder)
+        if is_local(root):
+            for number in range(len(shards)):
+                self._keep(number, self._records(number, _open(root, shards[number])))
+        else:
+            copies = cache or HostCache()
+            self._ahead = ReadAhead(
+                len(shards),
+                lambda number: self._records(number, _open_copy(copies, root, shards[number])),
+                threads=_COPIERS,
+            )
+
+    @property
+    def failure(self) -> Exception | None:
+        """What a shard that was copied gave instead of its rows."""
+        return None if self._ahead is None else self._ahead.failure
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return int(self.record_rows.sum())
 
     def read(self, records: npt.NDArray[np.int64]) -> npt.NDArray[np.object_]:
-        """Return the records of the given numbers, in their order: bytes [n]."""
+        """Return the records of the given numbers, in their order: bytes [n].
+
+        Raises:
+            ShardError: a shard that was copied holds other records than the manifest says.
+            StorageError: a shard cannot be copied.
+        """
         shards, _ = locate(records, self._shard_records)
+        self._await(np.unique(shards).tolist())
         found = np.empty(len(records), object)
         found[:] = [
             self._maps[s][start:end]
@@ -94,15 +124,20 @@ class ShardReader:
         ]
         return found
 
+    def _await(self, shards: list[int]) -> None:
+        if self._ahead is None:
+            return
+        missing = [number for number in shards if self._maps[number] is None]
+        for number, records in zip(missing, self._ahead.get(missing), strict=True):
+            self._keep(number, records)
 
-def _open_all(
-    folder: str, shards: Sequence[Shard], cache: HostCache | None
-) -> list[mmap.mmap | bytes]:
-    if is_local(folder):
-        return [_open(join(folder, shard.path), shard) for shard in shards]
-    copies = cache or HostCache()
-    with ThreadPoolExecutor(_COPIERS, thread_name_prefix="shards") as pool:
-        return list(pool.map(lambda shard: _open_copy(copies, folder, shard), shards))
+    def _records(self, number: int, data: mmap.mmap | bytes) -> _Records:
+        return data, _index(data, self._shards[number], self.rows_per_record)
+
+    def _keep(self, number: int, records: _Records) -> None:
+        data, spans = records
+        self._spans[self._firsts[number] : self._firsts[number + 1]] = spans
+        self._maps[number] = data  # last: other threads look whether it is there
 
 
 def _open_copy(cache: HostCache, folder: str, shard: Shard) -> mmap.mmap | bytes:
@@ -117,7 +152,8 @@ def _map(file: IO[bytes]) -> mmap.mmap | bytes:
     return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
 
 
-def _open(path: str, shard: Shard) -> mmap.mmap | bytes:
+def _open(folder: str, shard: Shard) -> mmap.mmap | bytes:
+    path = join(folder, shard.path)
     try:
         with open(path, "rb") as file:
             data = _map(file)

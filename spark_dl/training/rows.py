@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Literal, cast
 
 from spark_dl.shards.assignment import Assignment
@@ -11,13 +13,33 @@ from spark_dl.storage.cache import host_cache
 from spark_dl.training.data import ShardReader
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from spark_dl.shards import Manifest
     from spark_dl.training.collective import Collective
     from spark_dl.training.task import TrainTask
 
-__all__ = ["assign_rows", "open_split"]
+__all__ = ["assign_rows", "open_split", "told_by_readers"]
 
 logger = logging.getLogger(__name__)
+
+_opened: ContextVar[list[ShardReader]] = ContextVar("opened")
+
+
+@contextlib.contextmanager
+def told_by_readers() -> Iterator[None]:
+    """Raise what the reader of a split met inside as itself; TensorFlow makes an OpError of it."""
+    readers: list[ShardReader] = []
+    token = _opened.set(readers)
+    try:
+        yield
+    except Exception as error:
+        for reader in readers:
+            if reader.failure not in (None, error):
+                raise reader.failure from error
+        raise
+    finally:
+        _opened.reset(token)
 
 
 def open_split(task: TrainTask, manifest: Manifest, split: str) -> ShardReader:
@@ -31,11 +53,14 @@ def open_split(task: TrainTask, manifest: Manifest, split: str) -> ShardReader:
     Raises:
         ManifestError: there is no such split, or it is empty.
         ShardError: a shard is damaged or missing.
-        StorageError: a shard cannot be copied to this host.
+        StorageError: this host has no place for copies. That a shard cannot be copied is raised
+            where its rows are read.
     """
     shards = manifest.split(split)
     cache = None if is_local(normalise(task.dataset)) else host_cache(task.storage)
-    return ShardReader(task.dataset, shards, manifest.rows_per_record, cache)
+    reader = ShardReader(task.dataset, shards, manifest.rows_per_record, cache)
+    _opened.get([]).append(reader)
+    return reader
 
 
 def assign_rows(task: TrainTask, manifest: Manifest, collective: Collective) -> Assignment:

@@ -20,7 +20,7 @@ from spark_dl.training.loop import fit_from
 from spark_dl.training.numerics import explained, watch_numerics
 from spark_dl.training.own_loop import run_own_loop
 from spark_dl.training.pulse import Pace, Pulse
-from spark_dl.training.rows import open_split
+from spark_dl.training.rows import open_split, told_by_readers
 from spark_dl.training.setup import Setup, probe, set_up
 from spark_dl.training.user import Rank, user_callbacks
 from spark_dl.training.validation import StepValidation, Validation
@@ -60,9 +60,10 @@ def train(task: TrainTask, context: RankContext) -> dict[str, Any]:
         )
         collective.barrier()
     try:
-        if task.train_fn is not None:
-            return run_own_loop(task, collective, context.report)
-        return fit(task, collective, context.report)
+        with told_by_readers():
+            if task.train_fn is not None:
+                return run_own_loop(task, collective, context.report)
+            return fit(task, collective, context.report)
     except Exception as error:
         if collective.lost is None:
             raise

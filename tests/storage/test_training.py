@@ -12,6 +12,7 @@ import pytest
 from spark_dl.config import CheckpointConfig, StorageConfig
 from spark_dl.errors import TrainingFailedError
 from spark_dl.inference import open_model
+from spark_dl.shards import Manifest
 from spark_dl.storage import RunPaths, Storage, join
 from spark_dl.storage.cache import local_copy
 from spark_dl.testing import dense_entries, run_ranks, write_shards
@@ -105,3 +106,12 @@ def test_a_run_that_is_killed_goes_on_without_a_mount(task, tmp_path, monkeypatc
     monkeypatch.setenv("SPARK_DL_CACHE_DIR", str(tmp_path / "models"))
     with local_copy(model.path, model.checksum) as folder:
         assert "saved_model.pb" in os.listdir(folder)
+
+
+def test_a_shard_that_is_damaged_is_named(task):
+    from spark_dl.training import worker
+
+    storage, shard = Storage(task.dataset), Manifest.read(task.dataset).split("train")[0]
+    storage.write_atomic(join(task.dataset, shard.path), b"x" * shard.bytes)
+    with pytest.raises(TrainingFailedError, match=rf"\] StorageError: \S+{shard.path} is damaged"):
+        run_ranks(worker.train, task, world_size=2)

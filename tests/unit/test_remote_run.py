@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import uuid
 
 import fsspec
@@ -61,8 +62,29 @@ def test_a_remote_shard_that_is_damaged_is_named(dataset, tmp_path):
     _, remote, manifest = dataset
     shard = manifest.split("train")[0]
     Storage(remote).write_atomic(join(remote, shard.path), b"x" * shard.bytes)
-    with pytest.raises(StorageError, match=rf"{shard.path} is damaged"):
-        ShardReader(remote, manifest.split("train"), cache=HostCache(str(tmp_path / "copies")))
+    reader = ShardReader(remote, manifest.split("train"), cache=HostCache(str(tmp_path / "copies")))
+    with pytest.raises(StorageError, match=rf"{shard.path} is damaged") as raised:
+        reader.read(np.arange(11))
+    assert reader.failure is raised.value
+
+
+def test_rows_are_read_before_all_shards_are_copied(dataset, tmp_path):
+    here, remote, manifest = dataset
+    shards = manifest.split("train")
+    others = threading.Event()
+
+    class Slow(HostCache):
+        def open(self, path, *, size, checksum):
+            if path.endswith(shards[0].path):  # which comes first
+                assert others.wait(60)
+            return super().open(path, size=size, checksum=checksum)
+
+    reader = ShardReader(remote, shards, cache=Slow(str(tmp_path / "copies")))
+    last = np.arange(11 - shards[2].rows, 11)
+    whole = ShardReader(here, shards)
+    assert reader.read(last).tolist() == whole.read(last).tolist()
+    others.set()
+    assert reader.read(np.arange(11)).tolist() == whole.read(np.arange(11)).tolist()
 
 
 def test_a_run_is_logged_on_and_cut_back(remote):
