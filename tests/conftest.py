@@ -164,8 +164,8 @@ def spark(
 
 @pytest.fixture(scope="session")
 def cluster_spark(_use: Callable[..., SparkSession]) -> SparkSession:
-    """Two real executors of one core each."""
-    return _use(SESSIONS["cluster_spark"])
+    """Two real executors of one core each, and Spark's pages, which are looked at."""
+    return _use(SESSIONS["cluster_spark"], **{"ui.enabled": "true", "ui.port": "0"})
 
 
 @pytest.fixture(scope="session")

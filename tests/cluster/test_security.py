@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import html
+import json
 import logging
 import os
 import pickle
+import re
 import socket
 import struct
 import threading
 import time
+import urllib.request
 from pathlib import Path
+from urllib.parse import urljoin
 
 import pytest
 
@@ -74,6 +79,53 @@ def where_it_is_told(secret):
 
 def files_below(folder):
     return (path.read_bytes() for path in Path(folder).rglob("*") if path.is_file())
+
+
+#: Of Spark's pages: what is of Spark alone, would end a job, or is the same in another order.
+LEFT_OUT = ("/static/", "/kill/", ".sort=", "-sort=")
+
+
+def fetched(url):
+    with urllib.request.urlopen(url, timeout=DEADLINE_S) as page:  # noqa: S310 (http, ours)
+        return page.read()
+
+
+def pages(home):
+    """Return all pages to which Spark's UI leads, those of its executors' logs too, by address."""
+    found, ahead = {}, [f"{home}/jobs/"]
+    while ahead:
+        url = ahead.pop()
+        if url in found or any(part in url for part in LEFT_OUT):
+            continue
+        with contextlib.suppress(urllib.request.HTTPError):  # a page of what is over
+            found[url] = fetched(url)
+            links = re.findall(r"""(?:href|src)=["']([^"'#]+)""", found[url].decode())
+            links = [urljoin(url, html.unescape(link)) for link in links]
+            ahead += [link for link in links if link.startswith(home) or "/logPage" in link]
+    return found
+
+
+def answers(home, application):
+    """Return what Spark's UI tells programs, by address."""
+    rest = f"{home}/api/v1/applications/{application}"
+    names = ("environment", "jobs", "stages", "allexecutors", "allmiscellaneousprocess", "sql")
+    found = {url: fetched(url) for url in (rest, *(f"{rest}/{name}" for name in names))}
+    for stage in json.loads(found[f"{rest}/stages"]):
+        url = f"{rest}/stages/{stage['stageId']}?details=true"
+        found[url] = fetched(url)
+    for executor in json.loads(found[f"{rest}/allexecutors"]):
+        found |= {url: fetched(url) for url in executor["executorLogs"].values()}
+    return found
+
+
+def told_by_the_ui(context, secret):
+    """Return the addresses at which Spark's UI tells a secret, having looked at all."""
+    home = context.uiWebUrl
+    seen = pages(home) | answers(home, context.applicationId)
+    for part in ("/environment/", "/stages/stage/?", "/executors/", "/SQL/", "/logPage", "/api/"):
+        assert any(part in url for url in seen), (part, sorted(seen))
+    assert context.appName.encode() in seen[f"{home}/environment/"]
+    return [url for url, text in seen.items() if is_told(secret, text)]
 
 
 def refused(records):
@@ -166,6 +218,7 @@ def test_strangers_get_nowhere(cluster_spark, tmp_path, backend, caplog, monkeyp
             for pid in {agent, *descendants(agent)} - {child}:
                 assert not listening_ports(pid), f"{command_line(pid)} listens"
         assert not where_it_is_told(secret)
+        assert not told_by_the_ui(cluster_spark.sparkContext, secret)
         board = set().union(*(listening_ports(pid) for pid in boards))
         assert len(control) == 1, "the driver listens on the control channel alone"
         assert all(workers), "TensorFlow's own ports"

@@ -10,6 +10,7 @@ import pytest
 from clusters.environment import ROOT
 from clusters.hosts import SHARED, why_not
 from clusters.standalone import GUIDE, standalone
+from clusters.watched import check_board, check_channel, forget, seen, watching
 
 pytestmark = [
     pytest.mark.timeout(1800),
@@ -23,8 +24,7 @@ WORKERS = ("worker1", "worker2")
 def cluster(environment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("shared")
     model = (ROOT / "examples" / "demo" / "model.py").read_text()
-    watching = (ROOT / "tests" / "clusters" / "watching_model.py").read_text()
-    (folder / "model.py").write_text(model + watching.partition('"""\n')[2])
+    (folder / "model.py").write_text(watching(model, SHARED))
     with standalone(folder, WORKERS, Path(environment.python).parents[1]) as made:
         made.fetched(GUIDE["jars"])
         made.ran(
@@ -40,24 +40,29 @@ def json_lines(text: str) -> list[dict]:
 
 
 def test_the_guide_on_hosts_of_their_own(cluster):
+    forget(cluster.folder)
     done = cluster.ran("master", GUIDE["jobs"])
     prepared, trained, inferred = json_lines(done.stdout)
     assert sum(prepared["rows"].values()) == 400
     assert trained["status"] == "succeeded"
     assert inferred["rows"] == prepared["rows"]["test"]
-    seen = [json.loads((cluster.folder / f"worker-{name}.json").read_text()) for name in WORKERS]
-    assert {facts["host"] for facts in seen} == set(WORKERS)
+    told = seen(cluster.folder)
+    assert {facts["host"] for facts in told} == set(WORKERS)
     # what they published is the address that the others reach: neither the first interface's, nor
     # loopback's as /etc/hosts has it
-    published = [address for job in seen[0]["cluster"].values() for address in job]
+    published = [address for job in told[0]["cluster"].values() for address in job]
     reached = {cluster.hosts[name].address for name in WORKERS}
     assert {address.rpartition(":")[0] for address in published} == reached
     # TensorFlow's, the control channel's and TensorBoard's ports all lie in cluster.ports
     span = range(40000, 40011)
-    for facts in seen:
+    for facts in told:
         assert facts["listening"], "TensorFlow's own port"
         assert set(facts["listening"]) <= set(span)
         assert len(set(facts["agent_talks_to"]) & set(span)) == 1, "the control channel"
+        # of the driver's networks, two IPv4 and one IPv6, the one that it publishes
+        assert facts["channel"]["reached"][0] == cluster.hosts["master"].address
+    check_channel(cluster.folder, done.stdout)
+    check_board(cluster.folder)
     status = cluster.folder / "digits" / "runs" / trained["run_id"] / "status.json"
     board = urlsplit(json.loads(status.read_text())["tensorboard"])
     assert board.hostname == "127.0.0.1"

@@ -12,6 +12,7 @@ import pyspark
 import pytest
 from clusters.environment import ROOT
 from clusters.guide import blocks, shell, user_environ
+from clusters.watched import check_board, check_channel, forget, watching
 
 if TYPE_CHECKING:
     import subprocess
@@ -66,7 +67,8 @@ def project(hadoop, environment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
     for name in ("conf", "jobs"):
         shutil.copytree(ROOT / name, folder / name)
-    shutil.copy(ROOT / "examples" / "demo" / "model.py", folder)
+    model = (ROOT / "examples" / "demo" / "model.py").read_text()
+    (folder / "model.py").write_text(watching(model, str(folder)))
     # the guide's first block, from the cache: the same commands but for where the wheel comes from
     (folder / "environment").symlink_to(Path(environment.python).parents[1])
     (folder / "environment.tar").symlink_to(environment.archive)
@@ -86,6 +88,7 @@ def project(hadoop, environment, tmp_path_factory):
 @pytest.fixture
 def clean(project, hadoop):
     hadoop.fs("-rm", "-r", "-f", *(f"{DATA}/{name}" for name in WRITTEN))
+    forget(project.folder)
     return project
 
 
@@ -124,16 +127,22 @@ def check_outcome(project, jobs=("prepare", "train", "infer")) -> None:
 
 
 def test_client_mode_as_the_guide_has_it(clean):
-    prepared, trained, inferred = json_lines(clean.ran(GUIDE["client"]))
+    lines = clean.ran(GUIDE["client"])
+    prepared, trained, inferred = json_lines(lines)
     assert sum(prepared["rows"].values()) == 400
     assert trained["status"] == "succeeded"
     assert inferred["rows"] == prepared["rows"]["test"]
     check_outcome(clean)
+    check_channel(clean.folder, "\n".join(lines))
+    check_board(clean.folder)
 
 
-def test_cluster_mode_as_the_guide_has_it(clean):
+def test_cluster_mode_as_the_guide_has_it(clean, hadoop):
+    before = hadoop.container_logs().keys()
     clean.ran(GUIDE["cluster"])
     check_outcome(clean)
+    new = [text for path, text in hadoop.container_logs().items() if path not in before]
+    check_channel(clean.folder, "\n".join(new))
 
 
 def test_the_environment_already_on_the_nodes(clean, environment):
