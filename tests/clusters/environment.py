@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,6 +78,28 @@ def python_above(home: Path, lines: str) -> str:
     (packages,) = home.glob("lib/python*/site-packages")
     (packages / "below.pth").write_text(lines)
     return str(home / "bin" / "python")
+
+
+def beside_spark(environment: Environment, home: Path) -> tuple[str, dict[str, str]]:
+    """Give a Python with the installed wheel and the set-up's Spark, as on a user's own machine.
+
+    This checkout cannot be imported there: of the set-up's packages no ``.pth`` file is read.
+
+    Args:
+        environment: where the wheel is installed.
+        home: an empty folder.
+
+    Returns:
+        The interpreter, and the variables that it needs: Delta's jars are not in a wheel.
+    """
+    (packages,) = Path(environment.python).parents[1].glob("lib/python*/site-packages")
+    python = python_above(home / "venv", f"{packages}\n{sysconfig.get_path('purelib')}\n")
+    jars = home / "jars"
+    jars.mkdir()
+    for jar in (ROOT / "build" / "jars").glob("delta-*.jar"):
+        (jars / jar.name).symlink_to(jar)
+    variables = {"SPARK_DL_JARS_DIR": str(jars), "PYSPARK_PYTHON": python}
+    return python, {**os.environ, **variables}
 
 
 def wait_for_port(

@@ -1,4 +1,4 @@
-"""``whole_flow.py``, submitted as a user would, in this checkout's Python."""
+"""``whole_flow.py``, submitted as a user would."""
 
 from __future__ import annotations
 
@@ -44,11 +44,13 @@ def submit_flow(
     Args:
         folder: the user's working directory.
         arguments: of the program.
-        settings: Spark's, beside those that make the application small.
+        settings: Spark's, beside those that make the application small and run it in this
+            checkout's Python.
         environ: variables of the user's shell, beside this process's.
 
     Returns:
-        What the program told: where run and model lie, and how many rows were scored.
+        What the program told: where run and model lie, how many rows were scored, and where our
+        package lies in driver and executors.
     """
     (jar,) = (ROOT / "build" / "jars").glob("spark-dl-connector_*.jar")
     given = {**SETTINGS, "spark.jars": str(jar), **settings}

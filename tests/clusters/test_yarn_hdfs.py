@@ -1,10 +1,9 @@
-"""One job on YARN with everything on HDFS, in this checkout's Python, without the guide."""
+"""One job on YARN with everything on HDFS, from the wheel, without the guide."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,11 @@ from clusters.flow import ON_YARN, SPARK_HOME, submit_flow
 pytestmark = [pytest.mark.smoke, pytest.mark.timeout(900)]
 
 
-def test_everything_on_hdfs(hadoop, tmp_path):
+def test_everything_on_hdfs(hadoop, environment, tmp_path):
     root = f"hdfs:///{tmp_path.name}"  # a second try has its own
-    told = submit_flow(tmp_path, root, settings=ON_YARN, environ=hadoop.environ)
+    settings = ON_YARN | {"spark.pyspark.python": environment.python}
+    told = submit_flow(tmp_path, root, settings=settings, environ=hadoop.environ)
+    assert all("/site-packages/spark_dl/" in path for path in told["packages"])
     assert told["rows"] == 200
     assert told["model"].startswith(f"{root}/runs/")
     status = json.loads(hadoop.fs("-cat", f"{told['run']}/status.json"))
@@ -24,7 +25,7 @@ def test_everything_on_hdfs(hadoop, tmp_path):
     names = hadoop.fs("-ls", "-C", "-R", told["run"])
     # whoever looks at the run has no Spark session, only Hadoop's settings
     runs, _, name = told["run"].rpartition("/")
-    show = (Path(sys.executable).with_name("spark-dl"), "runs", "show", name, "--runs", runs)
+    show = (Path(environment.python).with_name("spark-dl"), "runs", "show", name, "--runs", runs)
     shown = run(*show, env={**os.environ, "SPARK_HOME": SPARK_HOME, **hadoop.environ}, cwd=tmp_path)
     assert "succeeded" in shown
     for part in ("metrics.jsonl", "tfevents", "checkpoint.json", "model/1/model.json"):

@@ -36,8 +36,18 @@ def last(seconds, rank):
     return keras.callbacks.LambdaCallback(on_epoch_end=wait)
 
 
+def where_ours_is(batches):
+    import pyarrow as pa
+
+    import spark_dl
+
+    for _ in batches:
+        yield pa.RecordBatch.from_pydict({"file": [spark_dl.__file__]})
+
+
 def main(root, seconds=0.0):
     spark = SparkSession.builder.getOrCreate()
+    executors = spark.range(1).mapInArrow(where_ours_is, "file string").first().file
     pixels = sf.expr("transform(sequence(0, 15), i -> cast((id * 7 + i) % 17 as float))")
     rows = spark.range(ROWS).select(
         "id", pixels.alias("pixels"), (sf.col("id") % 10).alias("digit")
@@ -59,7 +69,9 @@ def main(root, seconds=0.0):
     )
     spark_dl.predict(table, run.model_path).write.parquet(f"{root}/predictions")
     scored = spark.read.parquet(f"{root}/predictions").count()
-    print(json.dumps({"run": run.path, "model": run.model_path, "rows": scored}))
+    packages = [spark_dl.__file__, executors]
+    told = {"run": run.path, "model": run.model_path, "rows": scored, "packages": packages}
+    print(json.dumps(told))
     spark.stop()
 
 

@@ -12,11 +12,21 @@ from pathlib import Path
 # this folder is on the path of a script that lies in it
 from session import connect_session
 
+import spark_dl
 from spark_dl.session import embedded_session
 from spark_dl.testing import run_notebook
 
 NOTEBOOKS = Path(__file__).parents[3] / "notebooks"
 MASTER = "local-cluster[2,1,1024]"
+
+
+def where_ours_is(batches):
+    import pyarrow as pa
+
+    import spark_dl
+
+    for _ in batches:
+        yield pa.RecordBatch.from_pydict({"file": [spark_dl.__file__]})
 
 
 def main(kind: str, folder: str) -> None:
@@ -27,6 +37,7 @@ def main(kind: str, folder: str) -> None:
     }
     with sessions[kind]() as spark:
         assert ("connect" in type(spark).__module__) == (kind == "connect")
+        executors = spark.range(1).mapInArrow(where_ours_is, "file string").first().file
         visits = spark.range(800).selectExpr(
             "id as visit", "cast(id % 11 as float) as pages", "cast(id % 5 > 2 as float) as bought"
         )
@@ -54,6 +65,7 @@ def main(kind: str, folder: str) -> None:
         quick = {"folder": f"{folder}/quick", "epochs": "1"}
         columns = run_notebook(NOTEBOOKS / "quick_start.py", spark, quick).shown[-1][0].asDict()
         told = {"model": trained.exit_value, "again": again.exit_value, "counts": counts}
+        told["packages"] = [spark_dl.__file__, executors]
         print(json.dumps({**told, "quick_start": sorted(columns)}), flush=True)
 
 
