@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from clusters.connect.packages import connect_client, servers_python
-from clusters.connect.server import connect_server
-from clusters.guide import user_environ
+from clusters.connect.packages import CLIENT, connect_client, servers_python
+from clusters.connect.server import connect_server, executor_logs
+from clusters.guide import blocks, user_environ
+from clusters.watched import check_channel, watching
 from shells import INTERRUPTIBLE
 
 if TYPE_CHECKING:
@@ -28,22 +29,32 @@ DEADLINE_S = 300
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory) -> Iterator[str]:
+def servers_folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory, servers_folder) -> Iterator[str]:
     python = servers_python(tmp_path_factory.mktemp("python"))
-    with connect_server(tmp_path_factory.mktemp("server"), python) as url:
+    with connect_server(servers_folder, python) as url:
         yield url
 
 
+def client(server: str, folder: Path, steps: str):
+    """Start the client's steps."""
+    return program(folder, "-P", SCRIPT, server, folder, steps)
+
+
 @contextlib.contextmanager
-def client(server: str, folder: Path, steps: str) -> Iterator[subprocess.Popen[str]]:
-    """Start the client where no program of Java can be found."""
+def program(folder: Path, *words: str | Path) -> Iterator[subprocess.Popen[str]]:
+    """Start a program of the client's Python, where no program of Java can be found."""
     environ = user_environ([], {"PATH": str(folder / "no-programs")})
     environ.pop("JAVA_HOME", None)
     environ.pop("SPARK_HOME", None)
     with (
         open(folder / "client.log", "w") as log,
         subprocess.Popen(
-            [*INTERRUPTIBLE, connect_client(), "-P", SCRIPT, server, folder, steps],
+            [*INTERRUPTIBLE, connect_client(), *words],
             env=environ,
             cwd=folder,
             stdout=subprocess.PIPE,
@@ -63,6 +74,51 @@ def ended(process: subprocess.Popen[str], folder: Path) -> dict[str, dict]:
     assert process.returncode == 0, (folder / "client.log").read_text()[-8000:]
     steps = [json.loads(line) for line in said.splitlines() if line.startswith('{"step"')]
     return {step["step"]: step for step in steps}
+
+
+MODELS = """
+def model_fn(spec, params):
+    import keras
+
+    inputs = {entry.name: keras.Input(entry.shape, name=entry.name) for entry in spec.features}
+    merged = keras.layers.Concatenate()([keras.layers.Flatten()(i) for i in inputs.values()])
+    model = keras.Model(inputs, keras.layers.Dense(1)(merged))
+    model.compile("sgd", "mse")
+    return model
+
+
+"""
+TABLE = """
+from pyspark.sql import SparkSession
+
+spark = SparkSession.builder.remote({url!r}).getOrCreate()
+columns = [f"cast(id % {{n}} as float) as {{name}}" for n, name in ((7, "a"), (5, "b"), (7, "y"))]
+spark.range(400).selectExpr("id", *columns).write.parquet("{folder}/table")
+spark.stop()
+"""
+WHERE_OURS_IS = """
+import json
+
+print(json.dumps({"step": "page", "file": spark_dl.__file__, "model": run.model_path}))
+"""
+
+
+def test_the_page_as_it_stands(server, servers_folder, tmp_path):
+    places = {"connect.server": server, "connect.shared": f"{tmp_path}/"}
+    page = blocks("connect.md", places)
+    assert CLIENT in page["environment"]
+    (tmp_path / "models.py").write_text(watching(MODELS, str(tmp_path), "model_fn"))
+    (tmp_path / "table.py").write_text(TABLE.format(url=server, folder=tmp_path))
+    (tmp_path / "page.py").write_text(page["client"] + WHERE_OURS_IS)
+    with program(tmp_path, "table.py") as process:
+        ended(process, tmp_path)
+    with program(tmp_path, "page.py") as process:
+        told = ended(process, tmp_path)
+    assert "/site-packages/spark_dl/" in told["page"]["file"]
+    assert Path(told["page"]["model"], "model.keras").exists()
+    assert list((tmp_path / "predictions").glob("*.parquet"))
+    # here the hub in rank 0's task is what listens
+    check_channel(tmp_path, executor_logs(servers_folder))
 
 
 def test_a_client_without_java_trains_and_predicts(server, tmp_path):
