@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 
-from clusters.environment import ROOT
+import pytest
+from clusters.environment import ROOT, run
 
 
 def test_hdfs_keeps_what_it_is_given(hadoop, tmp_path):
@@ -32,26 +34,35 @@ def test_the_environment_is_the_wheel_and_has_no_spark_of_its_own(environment):
     assert spark == "None"
 
 
+#: A view of HDFS, as sites have one over several.
+VIEW = (
+    "<property><name>fs.viewfs.mounttable.site.link./data</name>"
+    "<value>{uri}/viewed</value></property>"
+)
+
+
+@pytest.fixture
+def view(hadoop, tmp_path):
+    """Give settings that know the view, and a folder in it."""
+    conf = tmp_path / "conf"
+    shutil.copytree(hadoop.conf, conf)
+    core = (conf / "core-site.xml").read_text()
+    end = "</configuration>"
+    (conf / "core-site.xml").write_text(core.replace(end, VIEW.format(uri=hadoop.uri) + end))
+    hadoop.fs("-mkdir", "-p", "/viewed")
+    return {"HADOOP_CONF_DIR": str(conf), "SPARK_DL_CONTRACT_ROOT": "viewfs://site/data/contract"}
+
+
+def contract(environ):
+    """Hold what every kind of storage must do against one that the environment names."""
+    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    run(*command, "tests/storage/test_contract.py", cwd=ROOT, env=os.environ | environ)
+
+
 def test_the_contract_of_storage_holds_on_hdfs(hadoop):
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "tests/storage/test_contract.py",
-        ],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=500,
-        cwd=ROOT,
-        env={
-            **os.environ,
-            **hadoop.environ,
-            "SPARK_DL_CONTRACT_ROOT": f"{hadoop.uri}/contract",
-        },
-    )
-    assert done.returncode == 0, done.stdout[-6000:]
+    contract({**hadoop.environ, "SPARK_DL_CONTRACT_ROOT": f"{hadoop.uri}/contract"})
+
+
+def test_it_holds_on_a_view_of_hdfs(hadoop, view):
+    contract(view)
+    hadoop.fs("-test", "-d", "/viewed/contract")

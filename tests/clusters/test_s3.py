@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from clusters.environment import ROOT, build_wheel, cache_lock, digest, made, python_above, run
-from clusters.flow import submit_flow
+from clusters.flow import SETTINGS, SPARK_HOME, submit_flow
+from clusters.guide import blocks, shell, user_environ
 from clusters.hadoop import maven_jars
 
 if TYPE_CHECKING:
@@ -26,6 +28,16 @@ pytestmark = pytest.mark.timeout(900)
 
 POM = Path(__file__).with_name("s3-pom.xml")
 BUCKET = "spark-dl"
+ROOT_OF_FLOW = f"s3a://{BUCKET}/flow"
+MODEL = """
+def build(spec, params):
+    import keras
+
+    inputs = keras.Input(spec["pixels"].shape, name="pixels")
+    model = keras.Model(inputs, keras.layers.Dense(10, activation="softmax")(inputs))
+    model.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
+    return model
+"""
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "testing",
     "AWS_SECRET_ACCESS_KEY": "testing",
@@ -102,30 +114,82 @@ def test_the_contract_of_storage_holds_on_s3(s3_python, tmp_path):
     assert " passed" in told
 
 
-def test_everything_on_s3(s3_python, training_python, tmp_path):
-    jars = maven_jars("s3-client", POM, without="io.netty,org.slf4j")  # Spark brings those
+@pytest.fixture(scope="module")
+def server(s3_python) -> Iterator[str]:
     with s3_server(s3_python) as url:
-        settings = {
-            "spark.master": "local-cluster[2,1,1024]",
-            "spark.driver.extraClassPath": f"{jars}/*",
-            "spark.executor.extraClassPath": f"{jars}/*",
-            "spark.hadoop.fs.s3a.endpoint": url,
-            "spark.hadoop.fs.s3a.endpoint.region": CREDENTIALS["AWS_DEFAULT_REGION"],
-            "spark.hadoop.fs.s3a.path.style.access": "true",
-            "spark.pyspark.python": training_python,
-        }
-        environ = {**CREDENTIALS, "AWS_ENDPOINT_URL": url}
-        root = f"s3a://{BUCKET}/flow"
-        told = submit_flow(tmp_path, root, settings=settings, environ=environ)
-        assert told["rows"] == 200
-        assert told["model"].startswith(f"{root}/runs/")
-        code = (
-            "import json, sys, fsspec; fs = fsspec.filesystem('s3'); run = sys.argv[1]; "
-            "print(json.dumps([fs.find(run), json.loads(fs.cat(run + '/status.json'))]))"
-        )
-        names, status = json.loads(
-            run(s3_python, "-c", code, told["run"], env=os.environ | environ)
-        )
+        yield url
+
+
+@pytest.fixture(scope="module")
+def settings(training_python) -> dict[str, str]:
+    """Give what makes an application small, and lets it reach the server by Hadoop's client."""
+    jars = maven_jars("s3-client", POM, without="io.netty,org.slf4j")  # Spark brings those
+    return {
+        "spark.master": "local-cluster[2,1,1024]",
+        "spark.driver.extraClassPath": f"{jars}/*",
+        "spark.executor.extraClassPath": f"{jars}/*",
+        "spark.pyspark.python": training_python,
+    }
+
+
+@pytest.fixture(scope="module")
+def flown(server, settings, tmp_path_factory) -> dict:
+    """Give what the whole flow on the server told."""
+    reaches = {
+        "spark.hadoop.fs.s3a.endpoint": server,
+        "spark.hadoop.fs.s3a.endpoint.region": CREDENTIALS["AWS_DEFAULT_REGION"],
+        "spark.hadoop.fs.s3a.path.style.access": "true",
+    }
+    return submit_flow(
+        tmp_path_factory.mktemp("flow"),
+        ROOT_OF_FLOW,
+        settings=settings | reaches,
+        environ={**CREDENTIALS, "AWS_ENDPOINT_URL": server},
+    )
+
+
+def read(python: str, url: str, run_path: str) -> tuple[list[str], dict]:
+    """Return the names of a run's files, and its status."""
+    code = (
+        "import json, sys, fsspec; fs = fsspec.filesystem('s3'); run = sys.argv[1]; "
+        "print(json.dumps([fs.find(run), json.loads(fs.cat(run + '/status.json'))]))"
+    )
+    environ = {**os.environ, **CREDENTIALS, "AWS_ENDPOINT_URL": url}
+    names, status = json.loads(run(python, "-c", code, run_path, env=environ))
+    return names, status
+
+
+def test_everything_on_s3(s3_python, server, flown):
+    assert flown["rows"] == 200
+    assert all("/site-packages/spark_dl/" in path for path in flown["packages"])
+    assert flown["model"].startswith(f"{ROOT_OF_FLOW}/runs/")
+    names, status = read(s3_python, server, flown["run"])
     assert status["status"] == "succeeded"
     for part in ("metrics.jsonl", "tfevents", "checkpoint.json", "model/1/model.json"):
         assert any(part in name for name in names)
+
+
+def test_the_page_as_it_stands(s3_python, server, settings, flown, tmp_path):
+    places = {
+        "s3.bucket": f"{ROOT_OF_FLOW}/",  # where the table lies
+        "s3.server": server,
+        "s3.packages": "--name s3",
+    }
+    page = blocks("storage.md", places)
+    shutil.copytree(ROOT / "jobs", tmp_path / "jobs")
+    (tmp_path / "job.yaml").write_text(page["job"])
+    (tmp_path / "model.py").write_text(MODEL)
+    lines = [f"{name} {value}\n" for name, value in {**SETTINGS, **settings}.items()]
+    (tmp_path / "spark-defaults.conf").write_text("".join(lines))
+    variables = {**CREDENTIALS, "SPARK_HOME": SPARK_HOME, "SPARK_CONF_DIR": str(tmp_path)}
+    environ = user_environ([os.path.join(SPARK_HOME, "bin")], variables)
+    commands = page["submit"] + page["server"] + page["jobs"]
+    done = shell(commands, folder=tmp_path, environ=environ)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
+    lines = [line for line in done.stdout.splitlines() if line.startswith('{"job"')]
+    prepared, trained, inferred = map(json.loads, lines)
+    assert inferred["rows"] == prepared["rows"]["test"]
+    runs = f"{ROOT_OF_FLOW}/digits/runs/{trained['run_id']}"
+    names, status = read(s3_python, server, runs)
+    assert status["status"] == "succeeded"
+    assert any("model/1/model.json" in name for name in names)
