@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def environment() -> Environment:
-    """Give the wheel, installed in a venv of its own, and that venv as an archive."""
+    """Give the wheel, installed in a venv of its own."""
     return installed_environment()
 
 

@@ -34,12 +34,10 @@ class Environment:
 
     Attributes:
         python: the interpreter of the venv.
-        archive: the venv, packed for ``--archives``.
         wheel: what was installed.
     """
 
     python: str
-    archive: str
     wheel: str
 
 
@@ -133,14 +131,13 @@ def build_wheel(folder: Path) -> Path:
 
 
 def installed_environment() -> Environment:
-    """Install the wheel with TensorFlow into a venv and pack it; what is cached is reused."""
+    """Install the wheel with TensorFlow into a venv; what is cached is reused."""
     with cache_lock("environment") as folder:
         wheel = build_wheel(folder)
         python = folder / "venv" / "bin" / "python"
-        archive = folder / "environment.tar"
         constraints = ROOT / "constraints.txt"
         pins = digest(constraints.read_bytes(), sys.version.encode())
-        content = digest(pins.encode(), wheel.read_bytes(), "".join(UNREAD).encode())
+        content = digest(pins.encode(), wheel.read_bytes())
         if not made(folder / "pins", pins):
             run(sys.executable, "-m", "venv", "--clear", str(folder / "venv"))
             run(
@@ -158,11 +155,21 @@ def installed_environment() -> Environment:
                 *(str(python), "-m", "pip", "install", "--quiet"),
                 *("--no-deps", "--force-reinstall", str(wheel)),
             )
+            (folder / "content").write_text(content)
+        return Environment(python=str(python), wheel=str(wheel))
+
+
+def packed(environment: Environment) -> Path:
+    """Return an environment's venv as an archive for ``--archives``; a cached one is reused."""
+    with cache_lock("environment") as folder:
+        archive = folder / "environment.tar"
+        content = digest((folder / "content").read_bytes(), "".join(UNREAD).encode())
+        if not made(folder / "packed", content):
             # a plain tar: TensorFlow takes a minute to compress and nothing is sent far here
             run(
                 *(str(Path(sys.executable).with_name("venv-pack")), "--quiet", "--force"),
-                *("--prefix", str(folder / "venv"), "--output", str(archive)),
+                *("--prefix", Path(environment.python).parents[1], "--output", archive),
                 *(word for pattern in UNREAD for word in ("--exclude", pattern)),
             )
-            (folder / "content").write_text(content)
-        return Environment(python=str(python), archive=str(archive), wheel=str(wheel))
+            (folder / "packed").write_text(content)
+        return archive

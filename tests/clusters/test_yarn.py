@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pyspark
 import pytest
-from clusters.environment import ROOT
+from clusters.environment import ROOT, packed
 from clusters.guide import blocks, shell, user_environ
 from clusters.watched import check_board, check_channel, forget, watching
 
@@ -71,7 +71,7 @@ def project(hadoop, environment, tmp_path_factory):
     (folder / "model.py").write_text(watching(model, str(folder)))
     # the guide's first block, from the cache: the same commands but for where the wheel comes from
     (folder / "environment").symlink_to(Path(environment.python).parents[1])
-    (folder / "environment.tar").symlink_to(environment.archive)
+    (folder / "environment.tar").symlink_to(packed(environment))
     made = Project(folder, hadoop)
     # Delta replays a table's log in 50 tasks by default: here that is most of the time
     with open(folder / "conf" / "spark-defaults-yarn.conf", "a") as settings:
@@ -143,6 +143,7 @@ def test_cluster_mode_as_the_guide_has_it(clean, hadoop):
     check_outcome(clean)
     new = [text for path, text in hadoop.container_logs().items() if path not in before]
     check_channel(clean.folder, "\n".join(new))
+    check_board(clean.folder)
 
 
 def test_the_environment_already_on_the_nodes(clean, environment):
