@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from spark_dl.storage import normalise
 from spark_dl.storage.bridge import close_shared_bridge
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def root(request, tmp_path) -> str:
     """Give an empty folder on each kind of storage; it is not there yet."""
     name = uuid.uuid4().hex
     if GIVEN:
-        return f"{GIVEN}/{name}"
+        return f"{normalise(GIVEN)}/{name}"
     if request.param == "local":
         return str(tmp_path / name)
     if request.param == "memory":
