@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import sys
+import shutil
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pyspark
 import pytest
 import yaml
-from clusters.airflow.installation import Airflow, airflow_programs
+from clusters.airflow.installation import PROVIDER, Airflow, airflow_programs
 from clusters.environment import ROOT, run
-
-from spark_dl.cli import main
+from clusters.guide import blocks
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -34,23 +34,33 @@ def build(spec, params):
 """
 
 
+#: Appended to the project's model.
+TELLS = """
+
+import spark_dl
+
+with open({file!r}, "w") as told:
+    told.write(spark_dl.__file__)
+"""
+
+
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory):
     return Airflow(airflow_programs(), tmp_path_factory.mktemp("airflow"))
 
 
 @pytest.fixture(scope="module")
-def project(airflow):
+def project(airflow, environment):
     """The project that `spark-dl init` writes, in Airflow's folder of DAGs."""
-    assert main(["init", "shop", "--into", str(airflow.dags)]) == 0
+    done = airflow.shell(f"spark-dl init shop --into {airflow.dags}")
+    assert done.returncode == 0, done.stderr
     folder = airflow.dags / "shop"
-    run(sys.executable, "-c", f"import os; os.chdir({str(folder)!r}); {MAKE_DATA}")
+    run(environment.python, "make_data.py", cwd=folder)
+    with open(folder / "model.py", "a") as model:
+        model.write(TELLS.format(file=str(folder / "package")))
     text = (ROOT / "dags" / "spark_dl_train.py").read_text()
     (airflow.dags / "spark_dl_train.py").write_text(text.replace("minutes=2", "seconds=1"))
     return folder
-
-
-MAKE_DATA = "import runpy; runpy.run_path('make_data.py', run_name='__main__')"
 
 
 def settings(project, name, **changes):
@@ -66,9 +76,10 @@ def settings(project, name, **changes):
 
 
 @pytest.mark.smoke
-def test_the_dag_of_a_new_project_runs_from_table_to_predictions(airflow, project):
-    done = airflow.test("shop", python=sys.executable)
+def test_the_dag_of_a_new_project_runs_from_table_to_predictions(airflow, project, environment):
+    done = airflow.test("shop", python=environment.python)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
+    assert "/site-packages/spark_dl/" in (project / "package").read_text(), "the workers'"
     assert {state for state, _ in airflow.tasks("shop").values()} == {"success"}
     told = airflow.xcom("shop", "train")
     assert told["metrics"]["val_accuracy"] > 0.7
@@ -77,6 +88,23 @@ def test_the_dag_of_a_new_project_runs_from_table_to_predictions(airflow, projec
     assert set(scored["model_run_id"].to_pylist()) == {told["run_id"]}
     rows = airflow.xcom("shop", "prepare")["metrics"]
     assert scored.num_rows == rows["rows_test"]
+
+
+def test_the_page_as_it_stands(airflow, project, environment):
+    folder = airflow.dags.parent / "page"
+    folder.mkdir()
+    (folder / "environment").symlink_to(Path(environment.python).parents[1])
+    shutil.copy(project / "model.py", folder)
+    shutil.move(settings(project, "page"), folder / "job.yaml")
+    places = {"airflow.folder": f"{folder}/", "airflow.master": '"host": "local-cluster[2,1,1024]"'}
+    page = blocks("airflow.md", places)
+    assert PROVIDER in page["installation"]
+    (airflow.dags / "visits.py").write_text(page["dag"])
+    done = airflow.shell(page["environment"] + page["try"])
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
+    states = {task: state for task, (state, _) in airflow.tasks("visits").items()}
+    assert states == {"prepare": "success", "train": "success"}
+    assert airflow.xcom("visits", "train")["return_value"]["status"] == "succeeded"
 
 
 def test_what_nobody_can_help_fails_for_good_at_the_first_try(airflow, project, environment):

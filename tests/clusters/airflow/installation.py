@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import pyspark
 from clusters.environment import build_wheel, cache_lock, digest, made, run
-from clusters.guide import user_environ
+from clusters.guide import shell, user_environ
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CONSTRAINTS = Path(__file__).with_name("constraints.txt")
-PACKAGES = ("apache-airflow", "apache-airflow-providers-apache-spark")
+PROVIDER = "apache-airflow-providers-apache-spark"
 DEADLINE_S = 1200
 
 
@@ -40,7 +40,7 @@ def airflow_programs() -> Path:
         if not made(folder / "pins", pins):
             run(sys.executable, "-m", "venv", "--clear", str(folder / "venv"))
             run(str(programs / "pip"), "install", "--quiet", "uv")  # pip alone takes minutes
-            run(*uv, "--constraint", str(CONSTRAINTS), *PACKAGES, str(wheel))
+            run(*uv, "--constraint", str(CONSTRAINTS), "apache-airflow", PROVIDER, str(wheel))
             (folder / "pins").write_text(pins)
         run(*uv, "--no-deps", "--reinstall-package", "spark-dl", str(wheel))
         return programs
@@ -74,13 +74,13 @@ class Airflow:
         self.environ = user_environ([], settings)
         paths = [os.path.join(spark_home, "bin"), str(programs), self.environ["PATH"]]
         self.environ["PATH"] = os.pathsep.join(paths)
-        self._program = str(programs / "airflow")
+        self._programs = programs
         done = self._run("db", "migrate")
         assert done.returncode == 0, done.stderr[-4000:]
 
     def _run(self, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [self._program, *words],
+            [str(self._programs / "airflow"), *words],
             env=self.environ | environ,
             cwd=self.dags.parent,
             capture_output=True,
@@ -88,6 +88,13 @@ class Airflow:
             check=False,
             timeout=DEADLINE_S,
         )
+
+    def shell(self, commands: str) -> subprocess.CompletedProcess[str]:
+        """Run commands as a user on Airflow's host, who has said nothing of Spark but its home."""
+        path = os.pathsep.join([str(self._programs), os.environ["PATH"]])
+        environ = {**self.environ, "PATH": path}
+        del environ["AIRFLOW_CONN_SPARK_DEFAULT"]
+        return shell(commands, folder=self.dags.parent, environ=environ, timeout_s=DEADLINE_S)
 
     def test(
         self,
