@@ -47,7 +47,14 @@ SESSIONS = {
 }
 
 #: Files whose tests take long and share nothing: each test runs where there is room.
-ANY_PROCESS = ("test_airflow", "test_benchmarks", "test_cli_project", "test_doctor", "test_network")
+ANY_PROCESS = (
+    "test_airflow",
+    "test_benchmarks",
+    "test_cli_project",
+    "test_doctor",
+    "test_doctor_hosts",
+    "test_network",
+)
 
 #: What kills processes or starts executors and clusters may be tried a second time: the machines
 #: are shared. The run names such tests at its end; everything else must pass at once.

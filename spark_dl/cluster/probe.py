@@ -17,14 +17,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-__all__ = ["look", "probe_batches", "probe_rows"]
+__all__ = ["first_that_listens", "free_ports", "look", "probe_batches", "probe_rows"]
 
 Facts = dict[str, Any]
+Server = TypeVar("Server")
 
 _CONNECT_S = 5.0
 _GPUS = "import tensorflow as tf; print(len(tf.config.list_physical_devices('GPU')))"
@@ -122,7 +123,7 @@ def probe_rows(question: Facts, rows: Iterable[Any], *, barrier: bool) -> Iterat
     facts["rank"] = rank
     facts["spark_gpus"] = len(resources["gpu"].addresses) if "gpu" in resources else 0
     facts["driver"] = _meet_driver(question)
-    facts["ports"] = _free_ports(question.get("ports"))
+    facts["ports"] = free_ports(question.get("ports"))
     facts["paths"] = {path: _use(path, text, rank) for path, text in question["paths"].items()}
     if barrier:
         facts["peers"] = _meet_peers(question, facts, context)
@@ -157,7 +158,7 @@ def _meet_driver(question: Facts) -> Facts:
         return {"problem": f"{type(error).__name__}: {error}", "skew_s": None, "address": None}
 
 
-def _free_ports(span: list[int] | None) -> int | None:
+def free_ports(span: Sequence[int] | None) -> int | None:
     """Return how many ports of a range can be bound here."""
     if span is None:
         return None
@@ -176,23 +177,29 @@ def _bindable(port: int) -> bool:
 
 def _meet_peers(question: Facts, facts: Facts, context: Any) -> list[str]:  # noqa: ANN401 - pyspark's
     """Return which executors cannot be reached from here, each with why."""
-    with contextlib.ExitStack() as stack:
-        server = stack.enter_context(socket.socket())
-        with contextlib.suppress(OSError):
-            server.bind(("", _first_free(question.get("ports"))))
-            server.listen()
-        host = facts["driver"]["address"] or facts["host"]
-        port = server.getsockname()[1]
-        peers = [json.loads(text) for text in context.allGather(json.dumps([host, port]))]
+    span = question.get("ports")
+    with first_that_listens(lambda port: socket.create_server(("", port)), span) as server:
+        door = (
+            facts["driver"]["address"] or facts["host"],
+            server.getsockname()[1],
+            facts["host"],
+        )
+        peers = [json.loads(text) for text in context.allGather(json.dumps(door))]
+        if span is not None:  # what the probes themselves hold on this host is free, too
+            ours = [peer[1] for peer in peers if peer[2] == facts["host"]]
+            held = sum(span[0] <= port <= span[1] for port in ours)
+            facts["ports"] = held + sum(_bindable(port) for port in range(span[0], span[1] + 1))
         problems = [_knock(peer[0], peer[1]) for peer in peers]
         context.barrier()  # nobody closes the door before all have knocked
     return [problem for problem in problems if problem]
 
 
-def _first_free(span: list[int] | None) -> int:
-    if span is None:
-        return 0
-    return next((port for port in range(span[0], span[1] + 1) if _bindable(port)), 0)
+def first_that_listens(start: Callable[[int], Server], span: Sequence[int] | None) -> Server:
+    """Return a server on the first port of a range that is free; without one, on any port."""
+    for port in range(span[0], span[1] + 1) if span else ():
+        with contextlib.suppress(OSError):
+            return start(port)
+    return start(0)
 
 
 def _knock(host: str, port: int) -> str | None:

@@ -1,82 +1,41 @@
 """The doctor on real executors: one thing is broken, its line turns red, the remedy mends it.
 
-Every case starts sessions of its own: `make test-long` runs them.
+Every case starts sessions of its own: `make test` runs two short ones, `make test-long` all others.
+What needs hosts of its own is in `tests/clusters`, another Spark in `tests/clusters/matrix`.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
 import pytest
-import yaml
-from shells import plain_environ
+from doctors import conf, is_mended, only, red, turned
 
 from spark_dl._jvm import connector_jar
 from spark_dl.versions import PRIMARY_SPARK
 
-pytestmark = [pytest.mark.cluster, pytest.mark.long, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 
-DEADLINE_S = 280
-SPARK_DL = [sys.executable, "-c", "import sys; from spark_dl.cli import main; sys.exit(main())"]
-
-
-@pytest.fixture
-def config(tmp_path):
-    """A config whose paths are all there."""
-    (tmp_path / "table").mkdir()
-    values = {
-        "table": {"path": str(tmp_path / "table"), "format": "parquet"},
-        "features": ["a"],
-        "dataset": {"path": str(tmp_path / "dataset")},
-        "model": {"fn": "model:build"},
-        "cluster": {"num_workers": 2},
-        "runs": str(tmp_path / "runs"),
-        "output": {"path": str(tmp_path / "predictions"), "format": "parquet"},
-    }
-    path = tmp_path / "job.yaml"
-    path.write_text(yaml.safe_dump(values))
-    return path
+LONG = pytest.mark.long
 
 
-@pytest.fixture
-def doctor(config):
-    def ask(*words, **environ):
-        done = subprocess.run(
-            [*SPARK_DL, "doctor", "--config", str(config), "--json", *words],
-            env=plain_environ() | environ,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-            check=False,
-        )
-        assert done.stdout.startswith("{"), done.stderr[-4000:]
-        report = json.loads(done.stdout)
-        assert done.returncode == (0 if report["ok"] else 2)
-        return {check["name"]: check for check in report["checks"]}
-
-    return ask
+def test_a_machine_that_is_well(doctor):
+    assert red(doctor("--master", "local[2]")) == []
 
 
-def conf(key, value):
-    return ["--conf", f"{key}={value}"]
+def test_more_workers_than_slots_of_this_machine(doctor):
+    remedy = only(doctor("--master", "local[2]", "--set", "cluster.num_workers=5"), "task slots")
+    assert "set cluster.num_workers to 2 or less" in remedy  # as the first test has it
 
 
-def red(report):
-    return [name for name, check in report.items() if check["level"] == "error"]
-
-
-def only(report, name):
-    """Check that a line is red and no other one; return its remedy."""
-    assert red(report) == [name], report
-    return report[name]["remedy"]
-
-
+@LONG
 def test_a_machine_that_is_well_has_no_red_line_and_keeps_nothing(doctor, config):
     report = doctor()
     assert red(report) == []
@@ -91,16 +50,19 @@ def test_a_machine_that_is_well_has_no_red_line_and_keeps_nothing(doctor, config
         ("pyspark memory", "spark.executor.pyspark.memory", "3g"),
     ],
 )
+@LONG
 def test_a_setting_that_breaks_trainings(doctor, name, key, value):
     assert key in only(doctor(*conf(key, value)), name)  # without it, all is well: the first test
 
 
+@LONG
 def test_more_workers_than_slots(doctor):
     remedy = only(doctor("--set", "cluster.num_workers=5"), "task slots")
     number = re.search(r"set cluster\.num_workers to (\d+)", remedy)[1]
     assert red(doctor("--set", f"cluster.num_workers={number}")) == []
 
 
+@LONG
 def test_the_connector_of_another_scala(doctor, tmp_path):
     other = tmp_path / "spark-dl-connector_2.12-0.1.0.jar"
     shutil.copy(connector_jar(PRIMARY_SPARK), other)
@@ -109,6 +71,7 @@ def test_the_connector_of_another_scala(doctor, tmp_path):
     assert red(doctor(*conf("spark.jars", jar))) == []
 
 
+@LONG
 def test_a_session_without_delta_for_a_delta_table(doctor):
     table = ["--set", "output.format=delta"]
     broken = [*table, *conf("spark.sql.extensions", "")]
@@ -118,6 +81,7 @@ def test_a_session_without_delta_for_a_delta_table(doctor):
     assert red(doctor(*broken, *(word for pair in lacking for word in conf(*pair)))) == []
 
 
+@LONG
 def test_a_runs_folder_that_cannot_be_made(doctor, tmp_path):
     (tmp_path / "file").touch()
     report = doctor("--set", f"runs={tmp_path}/file/below/runs")
@@ -125,6 +89,7 @@ def test_a_runs_folder_that_cannot_be_made(doctor, tmp_path):
     assert "mounted" in only(report, "storage, driver")
 
 
+@LONG
 def test_a_java_that_this_spark_does_not_run_on(doctor, tmp_path):
     real = Path(shutil.which("java")).resolve()
     home = tmp_path / "jdk"
@@ -141,6 +106,59 @@ def test_a_java_that_this_spark_does_not_run_on(doctor, tmp_path):
     assert red(doctor(JAVA_HOME=str(real.parents[1]))) == []
 
 
+@LONG
+def test_no_java_at_all(doctor, tmp_path):
+    remedy = only(doctor(JAVA_HOME=str(tmp_path / "jdk")), "java")
+    assert "set JAVA_HOME to one" in remedy  # the end of the test before
+
+
+@LONG
+def test_ports_that_others_hold(doctor, free_ports):
+    first, last = free_ports(6)
+    narrow, wide = (f"cluster.ports={first}-{port}" for port in (first + 1, last))
+    with contextlib.ExitStack() as stack:
+        holders = [
+            stack.enter_context(socket.create_server(("", port))) for port in (first, first + 1)
+        ]
+        assert "end what holds them" in only(doctor("--set", narrow), "port range")
+        holders.pop().close()  # one for the driver, none for the executors
+        report = doctor("--set", narrow)
+        assert "widen cluster.ports" in only(report, "port range")
+        assert "2 workers" in report["port range"]["text"]
+        assert is_mended(doctor("--set", wide), "port range")
+
+
+def another_python():
+    """Return a Python of another minor version, or leave the test out."""
+    here = f"python3.{sys.version_info.minor}"
+    names = [f"python3.{minor}" for minor in range(10, 15) if not here.endswith(f".{minor}")]
+    on_path = [found for name in names if (found := shutil.which(name))]
+    # pyenv and the like have versions beside each other
+    beside = [
+        str(path) for name in names for path in Path(sys.base_prefix).parent.glob(f"*/bin/{name}")
+    ]
+    for python in (*on_path, *beside):
+        if subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0:
+            return python
+    pytest.skip(f"there is no other Python than {here} here")
+
+
+@LONG
+def test_executors_of_another_python(doctor):
+    report = doctor(*conf("spark.pyspark.python", another_python()))
+    remedy = only(report, "executor python")
+    assert report["executor job"]["level"] == "skipped"
+    (setting,) = re.findall(r"(spark\S+) \(executors\)", remedy)
+    assert is_mended(doctor(*conf(setting, sys.executable)), "executor python")
+
+
+@LONG
+def test_executors_whose_python_is_not_there(doctor, tmp_path):
+    remedy = only(doctor(*conf("spark.pyspark.python", tmp_path / "python")), "executor job")
+    (setting,) = re.findall(r"their Python \((spark[\w.]+)", remedy)
+    assert is_mended(doctor(*conf(setting, sys.executable)), "executor job")
+
+
 @pytest.fixture
 def environment(tmp_path):
     """A Python for the executors whose packages are links to this one's."""
@@ -154,6 +172,7 @@ def environment(tmp_path):
     return home, packages
 
 
+@LONG
 def test_executors_without_tensorflow(doctor, environment):
     home, packages = environment
     python = conf("spark.pyspark.python", home / "bin" / "python")
@@ -166,6 +185,7 @@ def test_executors_without_tensorflow(doctor, environment):
     assert red(doctor(*python)) == []
 
 
+@LONG
 def test_executors_that_lack_a_package_or_have_another_version(doctor, environment):
     home, packages = environment
     python = conf("spark.pyspark.python", home / "bin" / "python")
@@ -184,6 +204,21 @@ def test_executors_that_lack_a_package_or_have_another_version(doctor, environme
     assert doctor(*python)["executor packages"]["level"] == "ok"
 
 
+@LONG
+@pytest.mark.parametrize(("ahead_s", "level"), [(600, "error"), (30, "warning")])
+def test_clocks_that_differ(doctor, environment, ahead_s, level):
+    home, packages = environment
+    python = conf("spark.pyspark.python", home / "bin" / "python")
+    shift = packages / "sitecustomize.py"
+    shift.write_text(f"import time\nreal = time.time\ntime.time = lambda: real() + {ahead_s}\n")
+    report = doctor(*python)
+    assert turned(report) == {"clocks": level}
+    assert "synchronise" in report["clocks"]["remedy"]
+    shift.unlink()
+    assert is_mended(doctor(*python), "clocks")
+
+
+@LONG
 def test_a_job_that_hangs_is_ended_and_said_so(doctor, environment):
     home, packages = environment
     (packages / "sitecustomize.py").write_text("import time\ntime.sleep(200)\n")
@@ -194,13 +229,15 @@ def test_a_job_that_hangs_is_ended_and_said_so(doctor, environment):
     assert report["tensorflow"]["level"] == "skipped"
 
 
+@LONG
 def test_a_cluster_that_does_not_answer(doctor):
     master = ["--master", "spark://127.0.0.1:1", "--deadline-s", "15"]
     report = doctor(*master, *conf("spark.driver.host", "127.0.0.1"))
-    assert red(report) in (["session"], ["task slots"])
+    assert "--master is reachable" in only(report, "session")  # tests/clusters has one that is
     assert report["clocks"]["level"] == "skipped"
 
 
+@LONG
 def test_gpus_that_spark_promises_and_tensorflow_does_not_see(doctor, tmp_path):
     script = tmp_path / "gpus.sh"
     script.write_text('#!/bin/sh\necho \'{"name": "gpu", "addresses": ["0"]}\'\n')
@@ -215,6 +252,7 @@ def test_gpus_that_spark_promises_and_tensorflow_does_not_see(doctor, tmp_path):
     assert "take spark.executor.resource.gpu.amount" in remedy  # and all is well: the first test
 
 
+@LONG
 def test_executors_whose_local_disk_is_full(doctor, tmp_path):
     small = tmp_path / "small"
     small.mkdir()  # Spark lays its jars there too: room for them, and little more

@@ -68,8 +68,18 @@ def worker(**changes):
     return dataclasses.replace(WELL, executors=(WORKER, dataclasses.replace(WORKER, **changes)))
 
 
+def driver(**changes):
+    return dataclasses.replace(WELL, driver=dataclasses.replace(WELL.driver, **changes))
+
+
 def wishes(**changes):
     return dataclasses.replace(WELL, wishes=dataclasses.replace(WELL.wishes, **changes))
+
+
+def refused(versions):
+    """Give the answer of Spark, a new one or 3.5, to another Python on the executors."""
+    problem = f"[PYTHON_VERSION_MISMATCH] Python in worker has different {versions}, PySpark …"
+    return dataclasses.replace(WELL, executors=(), executors_problem=problem)
 
 
 def without(name):
@@ -100,7 +110,8 @@ BREAKS = [
         "memoryOverhead=1024m",
     ),
     ("memory overhead", wishes(parameters=100_000_000), "error", "memoryOverhead=2816m"),
-    ("executor python", worker(python="3.12.1"), "error", "spark.pyspark.python"),
+    ("executor python", refused("version: 3.12 than that in driver: 3.11"), "error", "the same"),
+    ("executor python", refused("version (3, 12) than that in driver 3.11"), "error", "the same"),
     ("executor packages", worker(packages=without("pandas")), "error", "pip install spark-dl==1.0"),
     (
         "executor packages",
@@ -121,6 +132,9 @@ BREAKS = [
     ("driver port", worker(driver_problem="refused"), "error", "spark.driver.host"),
     ("executor ports", worker(peer_problems=("w1:4: refused",)), "error", "open the ports"),
     ("port range", worker(free_ports=0), "error", "widen cluster.ports"),
+    ("port range", worker(free_ports=1), "error", "widen cluster.ports"),  # both on one host
+    ("port range", worker(free_ports=3), "warning", "two for each"),
+    ("port range", driver(free_ports=0), "error", "widen cluster.ports"),
     ("clocks", worker(skew_s=-600.0), "error", "NTP"),
     ("clocks", worker(skew_s=20.0), "warning", "NTP"),
     ("shared memory", worker(shm=Room(free_bytes=1 << 20)), "warning", "remount"),
@@ -155,8 +169,7 @@ def test_every_line_has_its_break():
 
 
 def test_a_driver_with_an_old_python_is_told():
-    old = dataclasses.replace(WELL, driver=dataclasses.replace(WELL.driver, python="3.9.2"))
-    assert levels(old)["python"] == "error"
+    assert levels(driver(python="3.9.2"))["python"] == "error"
 
 
 def test_a_path_that_the_driver_cannot_use_is_not_blamed_on_executors():
@@ -172,6 +185,17 @@ def test_without_a_session_one_line_is_red_and_the_rest_is_skipped():
     assert [name for name, level in found.items() if level == "error"] == ["session"]
     assert found["clocks"] == "skipped"
     assert "refused" in diagnose(facts)["session"].text
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [("java", {"java": None}), ("spark", {"spark_home": "4.0.5"}), ("spark", {"pyspark": None})],
+)
+def test_what_keeps_a_session_from_starting_is_the_line_that_is_red(name, change):
+    facts = dataclasses.replace(WELL, session=None, session_problem="no", executors=(), **change)
+    found = levels(facts)
+    assert [name for name, level in found.items() if level == "error"] == [name]
+    assert found["session"] == "skipped"
 
 
 def test_without_answers_one_line_is_red_and_the_rest_is_skipped():
@@ -244,7 +268,7 @@ def test_a_setting_that_is_none_is_refused(capsys):
 
 def test_the_door_measures_the_difference_of_the_clocks(monkeypatch):
     local = dataclasses.replace(SESSION, conf={"spark.driver.host": "127.0.0.1"})
-    with tiny_job._door(local, "secret") as address:
+    with tiny_job._door(local, "secret", None) as address:
         fine = probe._meet_driver({"driver": address, "token": "secret"})
         assert fine["problem"] is None
         assert abs(fine["skew_s"]) < 5
@@ -263,9 +287,9 @@ def test_ports_that_others_hold_are_not_free():
         holder.bind(("", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        assert probe._free_ports([port, port]) == 0
-    assert probe._free_ports([port, port]) == 1
-    assert probe._free_ports(None) is None
+        assert probe.free_ports([port, port]) == 0
+    assert probe.free_ports([port, port]) == 1
+    assert probe.free_ports(None) is None
 
 
 def test_a_file_of_the_driver_that_is_not_there_or_differs_is_seen(tmp_path):

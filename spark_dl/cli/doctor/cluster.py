@@ -39,7 +39,9 @@ def _slots(facts: Facts) -> Finding:
     if session.slots == 0:
         return error(
             "Spark has no task slots: no executor has come",
-            "see in the cluster's UI why they do not start: too little memory or cores left?",
+            "see in the cluster's UI why they do not start: too little memory or cores left? Or "
+            f"they do not reach the driver: set spark.driver.host (now "
+            f"{_conf(facts).get('spark.driver.host')}) to an address of this host that they reach",
         )
     if wanted is not None and wanted > session.slots:
         return error(
@@ -90,12 +92,8 @@ def _memory(facts: Facts) -> Finding:
 def _host_memory(facts: Facts) -> Finding:
     """Check that a host has the memory at all, for the workers on it."""
     need = needed_bytes(facts.wishes.parameters)
-    by_host: dict[str, int] = {}
     for executor in facts.executors:
-        by_host[executor.host] = by_host.get(executor.host, 0) + 1
-    for executor in facts.executors:
-        limit = facts.wishes.num_workers or len(facts.executors)
-        workers = min(by_host[executor.host], limit)
+        workers = facts.workers_on(executor.host)
         if executor.memory_bytes is not None and executor.memory_bytes < need * workers:
             return warning(
                 f"{executor.host} has {_mib(executor.memory_bytes)} of memory left for {workers} "

@@ -131,6 +131,7 @@ class Facts:
         java: the text of ``java -version``, `None` when there is no Java.
         java_home: where it was looked for.
         pyspark: version of the pyspark installed here, `None`: none.
+        spark_home: version of the Spark in SPARK_HOME, `None`: not set, or no Spark.
         driver: this process.
         wishes: the config's.
         session: `None` when there is none.
@@ -143,6 +144,7 @@ class Facts:
     java: str | None
     java_home: str | None = None
     pyspark: str | None
+    spark_home: str | None = None
     driver: HostFacts
     wishes: Wishes
     session: SessionFacts | None = None
@@ -150,3 +152,8 @@ class Facts:
     executors: tuple[HostFacts, ...] = ()
     executors_problem: str | None = None
     storage: Mapping[str, str | None] = field(default_factory=dict)
+
+    def workers_on(self, host: str) -> int:
+        """Return how many workers a host gets at most."""
+        tasks = sum(executor.host == host for executor in self.executors)
+        return min(tasks, self.wishes.num_workers or tasks)

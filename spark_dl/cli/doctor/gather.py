@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import importlib.metadata
+import re
 import secrets
 import shutil
 import subprocess
@@ -16,9 +18,9 @@ from spark_dl.cli.doctor.facts import Facts, HostFacts, PathFacts, Room, Session
 from spark_dl.cli.doctor.installed import PACKAGES
 from spark_dl.cli.doctor.model_size import count_parameters
 from spark_dl.cli.doctor.tiny_job import ask_executors
-from spark_dl.cluster.probe import look
+from spark_dl.cluster.probe import free_ports, look
 from spark_dl.cluster.resources import expected_slots
-from spark_dl.config.environment import java_home, take_python_from
+from spark_dl.config.environment import java_home, spark_home, take_python_from
 from spark_dl.errors import ConfigError, SparkDLError, TimeoutExpiredError
 from spark_dl.session import embedded_session, job_session
 from spark_dl.storage import Storage, join, normalise
@@ -129,7 +131,8 @@ def gather(question: Question, spark: SparkSession | None, problem: str | None) 
         "java": _java(),
         "java_home": java_home(),
         "pyspark": _pyspark(),
-        "driver": host_facts(look({"packages": PACKAGES, "timeout_s": question.deadline_s})),
+        "spark_home": _spark_home_version(),
+        "driver": host_facts(_look_here(wishes, question.deadline_s)),
         "wishes": wishes,
         "storage": storage,
         "session_problem": problem,
@@ -211,6 +214,19 @@ def _pyspark() -> str | None:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(name)
     return None
+
+
+def _look_here(wishes: Wishes, deadline_s: float) -> dict[str, Any]:
+    here = look({"packages": PACKAGES, "timeout_s": deadline_s})
+    return here | {"ports": free_ports(wishes.ports)}
+
+
+def _spark_home_version() -> str | None:
+    """Return the version of the Spark in SPARK_HOME, by the name of its jar."""
+    home = spark_home()
+    jars = glob.glob(join(home, "jars", "spark-core_*.jar")) if home else []
+    found = re.search(r"spark-core_[\d.]+-(\d+\.\d+\.\d+)", jars[0]) if jars else None
+    return found[1] if found else None
 
 
 def _wishes(config: JobConfig | None, deadline_s: float) -> Wishes:

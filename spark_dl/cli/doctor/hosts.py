@@ -65,7 +65,8 @@ def _driver_port(facts: Facts) -> Finding:
             return error(
                 f"{executor.host} cannot reach the driver: {executor.driver_problem}",
                 "set spark.driver.host to an address of this host that executors reach and "
-                "spark.driver.bindAddress to 0.0.0.0, and open the ports towards it",
+                "spark.driver.bindAddress to 0.0.0.0, and open the ports towards it "
+                "(cluster.ports names a range for a firewall)",
             )
     if all(executor.skew_s is None for executor in facts.executors):
         return Finding(level=Level.SKIPPED, text="on Connect the first worker is the others' hub")
@@ -90,13 +91,21 @@ def _port_range(facts: Facts) -> Finding:
     span = facts.wishes.ports
     if span is None:
         return ok("any port may be used")
-    for executor in facts.executors:
-        if not executor.free_ports:
-            return error(
-                f"no port of {span[0]}-{span[1]} is free on {executor.host}",
-                "widen cluster.ports, or end what holds them",
-            )
-    return ok(f"ports of {span[0]}-{span[1]} are free on every executor")
+    ports = f"of the ports {span[0]}-{span[1]}"
+    remedy = (
+        "widen cluster.ports, or end what holds them: a host needs two for each of its workers, "
+        "the driver's one for the control channel and one for TensorBoard"
+    )
+    if facts.driver.free_ports == 0:
+        return error(f"{ports} none is free on {facts.driver.host} for the driver", remedy)
+    least = min(facts.executors, key=lambda e: (e.free_ports or 0) - 2 * facts.workers_on(e.host))
+    free, workers = least.free_ports or 0, facts.workers_on(least.host)
+    text = f"{ports} {free or 'none'} {'are' if free > 1 else 'is'} free on {least.host}"
+    if free < workers:
+        return error(f"{text} for {workers} workers", remedy)
+    if free < 2 * workers:
+        return warning(f"{text}: gradients go through TensorFlow, which is slower", remedy)
+    return ok(text)
 
 
 def _clock(facts: Facts) -> Finding:

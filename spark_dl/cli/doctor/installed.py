@@ -93,20 +93,23 @@ def _spark(facts: Facts) -> Finding:
     line = _line(version)
     if line is None:
         return error(f"Spark {version} is not supported", f"use a Spark of the lines {supported}")
-    if session and installed and _minor(installed) != _minor(session.version):
+    started = session.version if session else facts.spark_home
+    if started and installed and _minor(installed) != _minor(started):
         return error(
-            f"the session is Spark {session.version}, pyspark here is {installed}",
-            f"pip install 'pyspark=={session.version}', or point SPARK_HOME at Spark {installed}",
+            f"{'the session' if session else 'SPARK_HOME'} is Spark {started}, pyspark here is "
+            f"{installed}",
+            f"pip install 'pyspark=={started}', or point SPARK_HOME at Spark {installed}",
         )
     return ok(f"Spark {version} ({line.support} support)")
 
 
 def _session(facts: Facts) -> Finding:
     if facts.session is None:
+        if any(judge(facts).level is Level.ERROR for judge in (_java, _python, _spark)):
+            return Finding(level=Level.SKIPPED, text="needs what is said above")
         return error(
             f"no Spark session: {facts.session_problem}",
-            "the lines above may say why; else look into the log of Spark's driver, and see that "
-            "--master is reachable from here",
+            "look into the log of Spark's driver, and see that --master is reachable from here",
         )
     return ok(f"a session on {facts.session.master}")
 
@@ -173,6 +176,8 @@ def _executor_job(facts: Facts) -> Finding:
     session = _of(facts)
     if session.slots == 0 and not session.is_dynamic:
         return Finding(level=Level.SKIPPED, text="needs a task slot")
+    if _python_refused(facts):
+        return Finding(level=Level.SKIPPED, text="needs the driver's Python on the executors")
     if not facts.executors:
         return error(
             f"a tiny job did not end well: {facts.executors_problem}",
@@ -183,13 +188,24 @@ def _executor_job(facts: Facts) -> Finding:
     return ok(f"{len(facts.executors)} tasks answered, on {', '.join(hosts)}")
 
 
+def _python_refused(facts: Facts) -> str | None:
+    """Return the executors' Python, if Spark refused to run a task in it."""
+    found = re.search(
+        r"Python in worker has different version:? (.+?) than that in driver",
+        facts.executors_problem or "",
+    )
+    return found[1] if found else None
+
+
 def _executor_python(facts: Facts) -> Finding:
-    other = [e for e in facts.executors if _minor(e.python) != _minor(facts.driver.python)]
-    if other:
+    refused = _python_refused(facts)
+    if refused is not None:
         return error(
-            f"Python {other[0].python} on {other[0].host}, {facts.driver.python} on the driver",
+            f"Python {refused} on the executors, {facts.driver.python} on the driver",
             "give both the same: spark.pyspark.python (executors), spark.pyspark.driver.python",
         )
+    if not facts.executors:
+        return Finding(level=Level.SKIPPED, text="needs an answer of the executors")
     pythons = ", ".join(sorted({f"{e.python} at {e.executable}" for e in facts.executors}))
     return ok(f"Python {pythons} on the executors")
 
@@ -276,7 +292,7 @@ INSTALLED: Final = (
 )
 ON_EXECUTORS: Final = (
     Check(name="executor job", judge=_executor_job, needs="session"),
-    Check(name="executor python", judge=_executor_python, needs="executors"),
+    Check(name="executor python", judge=_executor_python, needs="session"),
     Check(name="executor packages", judge=_executor_packages, needs="executors"),
     Check(name="tensorflow", judge=_tensorflow, needs="executors"),
 )

@@ -67,7 +67,7 @@ def ask_executors(
             "token": secrets.token_hex(16),
         }
         if not session.is_connect:
-            question["driver"] = stack.enter_context(_door(session, question["token"]))
+            question["driver"] = stack.enter_context(_door(session, question["token"], ports))
         job = _Job(spark, question, tasks=tasks, barrier=not session.is_dynamic)
         return job.run(deadline_s, is_connect=session.is_connect)
 
@@ -145,7 +145,9 @@ def _by_value() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _door(session: SessionFacts, token: str) -> Iterator[tuple[str, int]]:
+def _door(
+    session: SessionFacts, token: str, ports: tuple[int, int] | None
+) -> Iterator[tuple[str, int]]:
     """Listen where workers' agents would connect; tell the time to who knows the token."""
 
     class _Tell(socketserver.StreamRequestHandler):
@@ -161,7 +163,8 @@ def _door(session: SessionFacts, token: str) -> Iterator[tuple[str, int]]:
         allow_reuse_address = True
 
     host = session.conf.get("spark.driver.host") or "127.0.0.1"
-    with _Server((session.conf.get("spark.driver.bindAddress") or host, 0), _Tell) as server:
+    where = session.conf.get("spark.driver.bindAddress") or host
+    with probe.first_that_listens(lambda port: _Server((where, port), _Tell), ports) as server:
         thread = threading.Thread(target=server.serve_forever, name="doctor-door", daemon=True)
         thread.start()
         try:
