@@ -19,17 +19,18 @@ SPARK_DL = [sys.executable, "-c", "import sys; from spark_dl.cli import main; sy
 Report = dict[str, dict[str, str]]
 
 
-def write_config(folder: Path) -> Path:
-    """Write a config whose paths are all there."""
+def write_config(folder: Path, *, seen_at: str | None = None) -> Path:
+    """Write a config whose paths are all there, below a folder or where others see it."""
     (folder / "table").mkdir()
+    root = seen_at or str(folder)
     values = {
-        "table": {"path": str(folder / "table"), "format": "parquet"},
+        "table": {"path": f"{root}/table", "format": "parquet"},
         "features": ["a"],
-        "dataset": {"path": str(folder / "dataset")},
+        "dataset": {"path": f"{root}/dataset"},
         "model": {"fn": "model:build"},
         "cluster": {"num_workers": 2},
-        "runs": str(folder / "runs"),
-        "output": {"path": str(folder / "predictions"), "format": "parquet"},
+        "runs": f"{root}/runs",
+        "output": {"path": f"{root}/predictions", "format": "parquet"},
     }
     path = folder / "job.yaml"
     path.write_text(yaml.safe_dump(values))

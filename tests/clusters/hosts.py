@@ -60,6 +60,18 @@ class Host:
         """Put its cable in again."""
         _ip("link", "set", self.namespace, "up")
 
+    @contextlib.contextmanager
+    def refused(self, other: Host, *but: str) -> Iterator[None]:
+        """Let no connection be made between this host and another's ports, but for some ranges."""
+        ports = [("lookup", "main", way, span) for way in ("dport", "sport") for span in but]
+        rules = [*ports, ("prohibit", "dport", "1024-65534")]
+        with contextlib.ExitStack() as undo:
+            for preference, (*then, way, span) in enumerate(rules, start=1000):
+                rule = ("pref", str(preference), "to", f"{other.address}/32", "ipproto", "tcp")
+                _ip("-n", self.namespace, "rule", "add", *rule, way, span, *then)
+                undo.callback(_ip, "-n", self.namespace, "rule", "del", "pref", str(preference))
+            yield
+
     def line(self) -> AbstractContextManager[Line]:
         """Give a line between its cable and the other hosts, to be slow or lossy; it is whole."""
         return line_between(self.namespace, self.bridge, _ip)
