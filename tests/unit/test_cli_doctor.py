@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import socket
@@ -280,6 +281,15 @@ def test_the_door_measures_the_difference_of_the_clocks(monkeypatch):
     assert 290 < skewed["skew_s"] < 310
     refused = probe._meet_driver({"driver": address, "token": "secret"})
     assert "ConnectionRefusedError" in refused["problem"]
+
+
+def test_the_door_is_where_a_firewall_lets_workers_through(free_ports):
+    local = dataclasses.replace(SESSION, conf={"spark.driver.host": "127.0.0.1"})
+    span = free_ports(2)
+    with contextlib.ExitStack() as doors:
+        ports = [doors.enter_context(tiny_job._door(local, "secret", span))[1] for _ in range(3)]
+    assert ports[:2] == list(span)
+    assert ports[2] not in span  # that none is left has a line of its own
 
 
 def test_ports_that_others_hold_are_not_free():
