@@ -159,6 +159,18 @@ def test_executors_whose_python_is_not_there(doctor, tmp_path):
     assert is_mended(doctor(*conf(setting, sys.executable)), "executor job")
 
 
+@LONG
+def test_executors_with_a_bare_python(doctor, tmp_path):
+    home = tmp_path / "bare"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
+    remedy = only(
+        doctor(*conf("spark.pyspark.python", home / "bin" / "python")), "executor packages"
+    )
+    assert f"{home}/bin/python -m pip install 'spark-dl[tensorflow]" in remedy
+    (setting,) = re.findall(r"let (spark\S+) name another Python", remedy)
+    assert is_mended(doctor(*conf(setting, sys.executable)), "executor packages")
+
+
 @pytest.fixture
 def environment(tmp_path):
     """A Python for the executors whose packages are links to this one's."""

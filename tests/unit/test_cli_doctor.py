@@ -113,7 +113,13 @@ BREAKS = [
     ("memory overhead", wishes(parameters=100_000_000), "error", "memoryOverhead=2816m"),
     ("executor python", refused("version: 3.12 than that in driver: 3.11"), "error", "the same"),
     ("executor python", refused("version (3, 12) than that in driver 3.11"), "error", "the same"),
-    ("executor packages", worker(packages=without("pandas")), "error", "pip install spark-dl==1.0"),
+    (
+        "executor packages",
+        worker(packages=without("pandas")),
+        "error",
+        "pip install 'spark-dl==1.0'",
+    ),
+    ("executor packages", worker(packages={}), "error", "spark-dl[tensorflow]==1.0"),
     (
         "executor packages",
         worker(packages=PACKAGES | {"spark-dl": "0.9"}),

@@ -28,6 +28,8 @@ NEEDED: Final = ("spark-dl", "cloudpickle", "fsspec", "numpy", "pandas", "pyarro
 _TENSORFLOW: Final = ("tensorflow", "tensorflow-cpu", "tensorflow-intel")
 _ELSEWHERE: Final = (*_TENSORFLOW, "keras", "pyspark")
 PACKAGES: Final = (*NEEDED, *_TENSORFLOW, "keras", "pyspark", "tensorflowonspark", "setuptools")
+#: What a Python has of Spark or by itself.
+_OF_PYTHON: Final = ("pyspark", "setuptools")
 _FIRST_MODERN: Final = 9
 
 
@@ -214,11 +216,12 @@ def _executor_packages(facts: Facts) -> Finding:
     for executor in facts.executors:
         missing = [name for name in NEEDED if name not in executor.packages]
         if missing:
+            extra = "[tensorflow]" if _is_bare(executor) else ""
             return error(
                 f"{executor.host} lacks {', '.join(missing)} ({executor.executable})",
-                f"{executor.executable} -m pip install spark-dl=="
-                f"{facts.driver.packages.get('spark-dl', '')}, or ship an environment "
-                "(spark-dl submit --archive)",
+                f"{executor.executable} -m pip install 'spark-dl{extra}=="
+                f"{facts.driver.packages.get('spark-dl', '')}', or ship an environment "
+                "(spark-dl submit --archive); or let spark.pyspark.python name another Python",
             )
     different = _differences(facts)
     if not different:
@@ -243,7 +246,14 @@ def _differences(facts: Facts) -> list[tuple[str, str, str, str]]:
     return sorted(found.values(), key=lambda item: (item[0] != "spark-dl", item[0]))
 
 
+def _is_bare(host: HostFacts) -> bool:
+    """Whether nothing was installed for us: most likely another Python is meant."""
+    return not any(name in host.packages for name in PACKAGES if name not in _OF_PYTHON)
+
+
 def _tensorflow(facts: Facts) -> Finding:
+    if any(_is_bare(executor) for executor in facts.executors):
+        return Finding(level=Level.SKIPPED, text="needs packages on the executors")
     for executor in facts.executors:
         found = _tensorflow_of(executor)
         if found is None or "keras" not in executor.packages:
