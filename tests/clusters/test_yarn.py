@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
+import re
 import shutil
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pyspark
 import pytest
@@ -108,6 +112,15 @@ def prepare_here(project, settings):
     )
 
 
+def printed(job: str) -> str:
+    """Return the beginning of a command that prints a job's line for this cluster."""
+    given = "--conf spark.yarn.archive=hdfs:///spark-dl/spark-jars.jar"
+    return (
+        f"SPARK_DL_JARS_DIR=jars environment/bin/spark-dl submit {job} --config conf/yarn.yaml "
+        f"--cluster yarn --conf spark.databricks.delta.snapshotPartitions=2 {given}"
+    )
+
+
 def json_lines(lines: list[str]) -> list[dict]:
     return [json.loads(line) for line in lines if line.startswith('{"job"')]
 
@@ -144,21 +157,46 @@ def test_cluster_mode_as_the_guide_has_it(clean, hadoop):
     new = [text for path, text in hadoop.container_logs().items() if path not in before]
     check_channel(clean.folder, "\n".join(new))
     check_board(clean.folder)
+    check_tunnel(clean)
+
+
+def check_tunnel(project) -> None:
+    """Hold what the driver's log said of TensorBoard, which listens in a container, on loopback."""
+    (status,) = (status for status in project.statuses().values() if status["job"] == "train")
+    told = status["tensorboard"]
+    port = urlsplit(told.split()[0]).port
+    tunnel = rf"http://127\.0\.0\.1:{port}/ after: ssh -N -L {port}:127\.0\.0\.1:{port} (\S+)@(\S+)"
+    user, host = re.fullmatch(tunnel, told).groups()
+    assert user == getpass.getuser()
+    said = {
+        path: text
+        for path, text in project.hadoop.container_logs().items()
+        if f"TensorBoard: {told}" in text
+    }
+    # the host is the one of the driver's container: it alone could bind this address
+    assert said, "the driver's log has the line"
+    socket.create_server((host, 0)).close()
 
 
 def test_the_environment_already_on_the_nodes(clean, environment):
     clean.environ["PYTHON_ON_NODES"] = environment.python
-    prepare_here(clean, "--config conf/yarn.yaml")
+    done = clean.run(f"{printed('prepare')} --python {environment.python} --print | bash")
+    assert done.returncode == 0, done.stderr[-8000:]
+    (prepared,) = json_lines(done.stdout.splitlines()[-1:])
+    assert sum(prepared["rows"].values()) == 400
     clean.ran(GUIDE["nodes"])
     check_outcome(clean, ("prepare", "train"))
 
 
 def test_a_container_that_yarn_kills_for_its_memory_is_reported_as_such(project, prepared):
     shutil.copy(ROOT / "tests" / "clusters" / "hungry_model.py", project.folder)
+    small = "--executor-memory 512m --memory-overhead 768m --py-files hungry_model.py"
+    archive = "--archive hdfs:///spark-dl/environment.tar"
+    # --set follows the script, as its last comment says
     done = project.run(
-        "spark-submit --properties-file conf/spark-defaults-yarn.conf --py-files hungry_model.py "
-        "--conf spark.executor.memory=512m --conf spark.executor.memoryOverhead=768m "
-        f"jobs/train.py {prepared} --set model.fn=hungry_model:build"
+        f"{printed('train')} {small} {archive} --print >train.sh\n"
+        f'bash -c "$(cat train.sh) --set dataset.path={DATA}/kept '
+        '--set model.fn=hungry_model:build"'
     )
     assert done.returncode == 2, done.stderr[-8000:]
     (last,) = json_lines(done.stdout.splitlines()[-1:])
