@@ -1,10 +1,12 @@
 """The whole flow in one application, everything below a folder: ``whole_flow.py URI [SECONDS]``.
 
-A training for which SECONDS are given goes on for as long, with a checkpoint at its end.
+A training for which SECONDS are given goes on for as long, with a checkpoint at its end. Where
+Hadoop has tokens for a container, each training process writes below the folder where they are.
 """
 
 import functools
 import json
+import os
 import sys
 import time
 
@@ -14,6 +16,7 @@ from pyspark.sql import functions as sf
 import spark_dl
 
 ROWS = 200
+TOKENS = "HADOOP_TOKEN_FILE_LOCATION"
 
 
 def build(spec, params):
@@ -25,8 +28,14 @@ def build(spec, params):
     return model
 
 
-def last(seconds, rank):
+def last(root, seconds, rank):
     import keras
+
+    from spark_dl.storage import Storage
+
+    if file := os.environ.get(TOKENS):
+        told = {"file": file, "read": os.access(file, os.R_OK)}
+        Storage(root).write_atomic(f"{root}/tokens-{rank.rank}.json", json.dumps(told))
 
     began = time.monotonic()
 
@@ -61,7 +70,7 @@ def main(root, seconds=0.0):
     run = spark_dl.train(
         build,
         dataset,
-        callbacks=functools.partial(last, seconds),
+        callbacks=functools.partial(last, root, seconds),
         num_workers=2,
         epochs=2,
         global_batch_size=16,
