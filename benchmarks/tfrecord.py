@@ -273,11 +273,13 @@ class Bench:
         rows: int,
         rounds: int | None = None,
     ) -> None:
-        """Measure some works in turns, after one round that warms them all."""
-        for name, work in works.items():
-            work()
-            self.times[name] = Times(rows)
-        for _ in range(rounds or self.rounds):
+        """Measure some works in turns, after as many rounds that warm them all."""
+        rounds = rounds or self.rounds
+        self.times |= {name: Times(rows) for name in works}
+        for _ in range(rounds):
+            for work in works.values():
+                work()
+        for _ in range(rounds):
             for name, work in works.items():
                 before, start = cpu(), time.perf_counter()
                 work()
