@@ -39,8 +39,8 @@ __all__ = ["fit", "train"]
 logger = logging.getLogger(__name__)
 
 #: Seconds after which a thread of Python makes room for another. The sums of gradients take turns
-#: with the input pipeline, at each call to a socket: with Python's 5 ms they wait for it longer than
-#: they take (two ranks, a step of ResNet-20 of 260 ms: 12 to 21 ms in averages, with this 1).
+#: with the input pipeline, at each call to a socket: with Python's 5 ms they wait for it longer
+#: than they take (two ranks, a step of ResNet-20 of 260 ms: 12 to 21 ms in averages, with this 1).
 _SWITCH_S: Final = 1e-4
 
 
