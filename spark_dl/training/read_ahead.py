@@ -62,8 +62,8 @@ class ReadAhead(Generic[Opened]):
             try:
                 self._futures[number].set_result(self._open_one(number))
             except Exception as error:  # noqa: BLE001 - raised where the shard is wanted
+                self._give_up(error)  # first: who waits looks at the failure
                 self._futures[number].set_exception(error)
-                self._give_up(error)
 
     def _next(self) -> int | None:
         with self._lock:
