@@ -52,7 +52,8 @@ class TFRecordFileFormatSuite extends AnyFunSuite with SparkTables {
   test("a null names column and partition, and the table is not committed") {
     val nulls = spark.range(0, 10, 1, 5).select(col("id"), when(col("id") =!= 7, col("id")).as("x"))
     assert(reason(nulls.write.format("tfrecord").save(at("nulls"))).startsWith("Cannot write null in column `x` as TFRecord (partition 3)"))
-    assert(files("nulls").isEmpty)
+    // a task that ran beside it may only now be told to stop, and still open its file in Spark's folder
+    assert(files("nulls").forall(_.startsWith(folder.resolve("nulls/_temporary"))))
   }
 
   test("damage names file, record and offset, also when rows are only counted") {
