@@ -48,7 +48,8 @@ class WorkerResources:
 def cluster_conf(spark: SparkSession) -> dict[str, str]:
     """Return the settings that Spark was started with; over Connect those that the server shows."""
     if _jvm.is_connect(spark):
-        return dict(spark.conf.getAll)
+        # what clients of 3.5 have too, where `conf.getAll` is of 4.0
+        return {row["key"]: row["value"] for row in spark.sql("SET").collect()}
     return dict(spark.sparkContext.getConf().getAll())
 
 

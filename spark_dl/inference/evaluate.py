@@ -204,7 +204,7 @@ def _compare(
     if classes is None:
         column = sf.col(quoted(next(iter(names.values()))))
         if len(names) > 1 or scored.select(column).dtypes[0][1].startswith("array"):
-            return None, {}, scored.count()
+            return None, {}, int(scored.count())
         gap = column - sf.col(_LABEL)
         row = scored.agg(
             sf.count(sf.lit(1)).alias("rows"),

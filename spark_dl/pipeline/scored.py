@@ -104,7 +104,7 @@ def _together(scoring: Scoring, output: OutputConfig) -> Scored:
     spark = scoring.predictions.sparkSession
     table = spark.read.format(output.format).load(spark_uri(written.path))
     mine = table.where(sf.col("scoring_id") == scoring.scoring_id)
-    bad = mine.where(sf.col(REASON).isNotNull()).count()
+    bad = int(mine.where(sf.col(REASON).isNotNull()).count())
     _warn(bad, written.rows, output.path)
     return Scored(rows=written.rows, bad_rows=bad)
 
@@ -127,7 +127,7 @@ def _apart(scoring: Scoring, output: OutputConfig) -> Scored:
     scored = scoring.predictions.persist(StorageLevel.DISK_ONLY)
     try:
         bad = scored.where(f"{REASON} IS NOT NULL")
-        count = bad.count()
+        count = int(bad.count())  # numpy's, of clients of Connect 3.5
         if count:
             names = [*scoring.kept, REASON, *LINEAGE_COLUMNS]
             scoring.write(bad.select(*map(quoted, names)), output.bad_rows)

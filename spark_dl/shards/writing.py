@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from spark_dl._jvm import brief_cause, ensure_connector, spark_errors
 from spark_dl.errors import DataError, ShardError, StorageError
+from spark_dl.observed import Observed
 from spark_dl.schema.derive import quoted, read_schema
 from spark_dl.schema.side_file import side_files
 from spark_dl.shards.checks import Content, content_columns
@@ -55,18 +56,17 @@ def write_shards(
         DataError: a row cannot be a record.
         StorageError: the write failed for another reason.
     """
-    from pyspark.sql import Observation
     from pyspark.sql import functions as sf
 
     split, order, tie, key = (plan.own_name(name) for name in ("split", "order", "tie", "key"))
     spark = rows.sparkSession
     ensure_connector(spark)
     partitions, place = _placement(plan, facts, split, order)
-    observation = Observation()
     counts = [
         sf.count_if(sf.col(split) == name).alias(f"split_{index}")
         for index, name in enumerate(plan.splits)
     ]
+    observed = Observed(*content_columns(plan.names), *counts)
     placed = (
         rows.withColumn(split, plan.split())
         .withColumn(order, hash_column("order", plan.seed, plan.keys))
@@ -76,22 +76,24 @@ def write_shards(
         .repartition(partitions, key)
         .sortWithinPartitions(split, order, tie)
         .select(*(sf.col(quoted(name)) for name in [*plan.names, split]))
-        # after the shuffle, in the task that writes: a task that ran twice counts once
-        .observe(observation, *content_columns(plan.names), *counts)
     )
+    folder = spark_uri(join(plan.path, data))
     try:
         (
-            placed.write.partitionBy(split)
+            # after the shuffle, in the task that writes: a task that ran twice counts once
+            observed.on(placed)
+            .write.partitionBy(split)
             .format(RECORD_FORMAT)
             .options(rowsPerRecord=rows_per_record, shapes=_shapes(plan.spec))
-            .save(spark_uri(join(plan.path, data)))
+            .save(folder)
         )
+        schema = read_schema(plan.spec.entries)
+        seen = observed.seen(lambda: spark.read.schema(schema).format(RECORD_FORMAT).load(folder))
     except spark_errors() as error:
         cause = brief_cause(error)
         msg = f"writing the shards to {plan.path} failed: {cause}"
         kind = DataError if "TFRecord" in cause else StorageError
         raise kind(msg) from error
-    seen = observation.get
     by_split = {name: int(seen[f"split_{index}"]) for index, name in enumerate(plan.splits)}
     return by_split, Content.from_row(seen)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from spark_dl._jvm import spark_errors
 from spark_dl.errors import TableError
+from spark_dl.observed import Observed
 from spark_dl.storage import Storage, join, spark_uri
 from spark_dl.tables.written import SCORING_ID, WrittenTable, cannot_write, transaction
 
@@ -107,7 +108,7 @@ def _look(
         table = spark.read.format(output.format).load(spark_uri(path))
         if SCORING_ID not in table.columns:
             return table, 0
-        return table, table.where(sf.col(SCORING_ID) == scoring_id).count()
+        return table, int(table.where(sf.col(SCORING_ID) == scoring_id).count())
     except spark_errors() as error:
         if output.mode == "overwrite":
             return None, 0  # whatever lies there is replaced
@@ -141,18 +142,19 @@ def _write_apart(
     df: DataFrame, storage: Storage, place: str, path: str, output: OutputConfig
 ) -> int:
     """Write the rows, and the note that decides; return how many they are."""
-    from pyspark.sql import Observation
     from pyspark.sql import functions as sf
 
-    seen = Observation()
+    observed = Observed(sf.count(sf.lit(1)).alias("rows"))
+    folder = spark_uri(place)
     try:
-        counted = df.observe(seen, sf.count(sf.lit(1)).alias("rows"))
-        partitioned(counted.write.format(output.format), output).save(spark_uri(place))
+        partitioned(observed.on(df).write.format(output.format), output).save(folder)
+        reader = df.sparkSession.read.schema(df.schema).format(output.format)
+        seen = observed.seen(lambda: reader.load(folder))
     except spark_errors() as error:
         storage.remove(place)
         raise cannot_write(path, output.mode, error) from error
     storage.write_atomic(join(place, _NOTE), json.dumps({"mode": output.mode}))
-    return int(seen.get["rows"])
+    return int(seen["rows"])
 
 
 def _land(spark: SparkSession, storage: Storage, place: str, path: str, mode: str) -> None:

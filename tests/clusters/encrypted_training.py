@@ -23,6 +23,7 @@ def model_fn(spec, params):
 
 
 def main(folder):
+    print(json.dumps({"package": spark_dl.__file__}), flush=True)
     secret = secrets.token_hex(16)
     conf = {
         "spark.authenticate": "true",

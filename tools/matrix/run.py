@@ -1,12 +1,12 @@
 """Run the main job on other versions than those of the set-up: `make test-matrix`.
 
 A row is a file of pins beside this script, e.g. ``spark-3.5.txt``; a new row is a new file. Its
-environment ``.venv-<row>`` holds just these pins, laid over the packages of ``.venv``, so that it
-is made in the time of their download and differs in nothing else. What is run follows from the
-pins: where TensorFlow is another one, the tests without Spark and those of learning; else the
-connector's suite in the JVM where the row has another Scala, its pytest suite and the tests of
-scoring where Spark differs and has the support "core"; and the main job always. A row without pins
-is the set-up itself, in surroundings that its line ``# tests: …`` names.
+environment ``.venv-<row>`` holds just these pins and our wheel, laid over the packages of
+``.venv``, so that it is made in the time of their download and differs in nothing else. What is
+run follows from the pins: where TensorFlow is another one, the tests without Spark and those of
+learning; else the connector's suite in the JVM where the row has another Scala, its pytest suite
+and the tests of scoring where Spark differs and has the support "core"; and the main job always.
+A row without pins has the set-up's versions, in surroundings that its line ``# tests: …`` names.
 
     .venv/bin/python tools/matrix/run.py [--jars | --short] [--record] [ROW…]
 
@@ -23,6 +23,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -79,8 +80,6 @@ class Row:
     @property
     def python(self) -> Path:
         """The interpreter of the row's environment."""
-        if not self.pins:
-            return Path(sys.executable)
         return ROOT / f".venv-{self.name}" / "bin" / "python"
 
     @property
@@ -145,22 +144,20 @@ class Steps:
                 f"tools/matrix/run.py: row {self.row.name}, {step}: exit code {done.returncode}"
             )
 
-    def environment(self) -> None:
-        """Lay the row's pins over the set-up's packages."""
-        if not self.row.pins:
-            return
+    def environment(self, wheel: Path) -> None:
+        """Lay the wheel and the row's pins over the set-up's packages, but not this checkout."""
         home = self.row.python.parents[1]
         pins = HERE / f"{self.row.name}.txt"
         stamp = home / ".pins"
-        if stamp.exists() and stamp.read_text() == pins.read_text():
-            return
-        self.run("environment", sys.executable, "-m", "venv", "--clear", str(home))
         pip = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps")
-        self.run("environment", str(self.row.python), *pip, "-r", str(pins))
-        packages = next(home.glob("lib/python*/site-packages"))
-        below = next((ROOT / ".venv").glob("lib/python*/site-packages"))
-        (packages / "zz-set-up.pth").write_text(f"import site; site.addsitedir({str(below)!r})\n")
-        stamp.write_text(pins.read_text())
+        if not stamp.exists() or stamp.read_text() != pins.read_text():
+            self.run("environment", sys.executable, "-m", "venv", "--clear", str(home))
+            self.run("environment", str(self.row.python), *pip, "-r", str(pins))
+            packages = next(home.glob("lib/python*/site-packages"))
+            # as a mere folder of modules: the line that makes this checkout importable is not read
+            (packages / "zz-set-up.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+            stamp.write_text(pins.read_text())
+        self.run("environment", str(self.row.python), *pip, "--force-reinstall", str(wheel))
 
     def build_jars(self) -> None:
         """Lay out the connector and Delta; test the connector where it is compiled anew."""
@@ -176,6 +173,8 @@ class Steps:
             environ["SCALA_VERSION"] = PRIMARY_SPARK.scala_full
         tasks = ["connector/test"] if other and self.row.has_spark_suites else []
         self.run("jar", "tools/sbt", *tasks, "collectJars", **environ)
+        if not other:
+            (self.row.jars / self.row.line.connector_jar).unlink()  # so that the wheel's is taken
 
     def connector_tests(self, marks: str) -> None:
         """Run the connector's tests in Python."""
@@ -199,7 +198,8 @@ class Steps:
         environ = {"PYSPARK_PYTHON": python}
         if "jar" in self.seconds:
             environ["SPARK_DL_JARS_DIR"] = str(self.row.jars)
-        self.run(step, python, "-m", "pytest", "-q", *arguments, **environ)
+        # -P: not this checkout's package, which lies in the working directory
+        self.run(step, python, "-P", "-m", "pytest", "-q", *arguments, **environ)
 
 
 @dataclass(frozen=True)
@@ -224,10 +224,20 @@ class Result:
         return f"| {' | '.join([self.row, *self.versions.values(), self.day, took])} |"
 
 
-def run_row(row: Row, part: str) -> Result:
+def build_wheel() -> Path:
+    """Build our wheel, with the connector's jars that `make jars` laid into the package."""
+    folder = ROOT / "build" / "matrix"
+    for old in folder.glob("*.whl"):
+        old.unlink()
+    build = (sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder))
+    subprocess.run([*build, str(ROOT)], check=True, capture_output=True, timeout=DEADLINE_S)
+    return next(folder.glob("*.whl"))
+
+
+def run_row(row: Row, part: str, wheel: Path) -> Result:
     """Run a row, or a part of it; the program ends where a step fails."""
     steps = Steps(row)
-    steps.environment()
+    steps.environment(wheel)
     if part != "short":
         steps.build_jars()
     if part == "short":
@@ -265,7 +275,8 @@ def main() -> int:
     parser.add_argument("--record", action="store_true", help="write the table of docs/matrix.md")
     args = parser.parse_args()
     rows = [Row.read(name) for name in args.rows or all_rows()]
-    results = [run_row(row, args.part) for row in rows]
+    wheel = build_wheel()
+    results = [run_row(row, args.part, wheel) for row in rows]
     if args.record and args.part == "all":
         record(results)
     return 0

@@ -51,6 +51,12 @@ def say(step: str, **facts: object) -> None:
 def main(remote: str, folder: str, steps: list[str]) -> None:
     spark = SparkSession.builder.remote(remote).getOrCreate()
     ship_code(spark)
+    take(steps, spark, folder)
+    spark.stop()
+
+
+def take(steps: list[str], spark: SparkSession, folder: str) -> None:
+    """Take the steps in a session that has the code."""
     (row,) = spark.range(1).mapInArrow(where_ours_is, "file string").collect()
     say("ship", file=row.file)
     frame = spark.range(400).selectExpr(
@@ -80,7 +86,7 @@ def main(remote: str, folder: str, steps: list[str]) -> None:
         scored = spark_dl.predict(frame, run.model_path, scoring_id="s1")
         scored.write.format("delta").mode("overwrite").save(f"{folder}/scored")
         back = spark.read.format("delta").load(f"{folder}/scored")
-        say("predict", rows=back.count(), columns=back.columns)
+        say("predict", rows=int(back.count()), columns=back.columns)
     if "fail" in steps:
         try:
             train(failing_model_fn, run_id="failing")
@@ -100,7 +106,6 @@ def main(remote: str, folder: str, steps: list[str]) -> None:
             # the slots are free again: a barrier stage of both starts at once
             say("interrupted", loss=train(model_fn, run_id="after").history["loss"])
     say("jvm", java=os.environ.get("JAVA_HOME", ""), py4j="py4j" in sys.modules)
-    spark.stop()
 
 
 if __name__ == "__main__":

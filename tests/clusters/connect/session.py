@@ -23,13 +23,17 @@ def connect_session(master: str, warehouse: str) -> Iterator[SparkSession]:
     Args:
         master: the server's.
         warehouse: folder of the server's tables.
+
+    The variable CONNECT_SERVER_JAR names the server's own jar, which Spark 3.5 does not have.
     """
     import pyspark
 
     point_executors_at_this_python(os.path.dirname(pyspark.__file__))
     builder = SparkSession.builder.remote(master)
+    own = os.environ.get("CONNECT_SERVER_JAR")
+    jars = [*delta_jars(), connector_jar(), *([own] if own else [])]
     for key, value in {
-        "spark.jars": ",".join([*delta_jars(), connector_jar()]),
+        "spark.jars": ",".join(jars),
         "spark.sql.extensions": DELTA_EXTENSION,
         "spark.sql.catalog.spark_catalog": DELTA_CATALOG,
         "spark.sql.warehouse.dir": warehouse,
@@ -37,6 +41,7 @@ def connect_session(master: str, warehouse: str) -> Iterator[SparkSession]:
         "spark.sql.shuffle.partitions": "2",
         "spark.driver.host": "127.0.0.1",
         "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
     }.items():
         builder = builder.config(key, value)
     with warnings.catch_warnings():
