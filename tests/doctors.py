@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DEADLINE_S = 280
-SPARK_DL = [sys.executable, "-P", "-c", "import sys; from spark_dl.cli import main; sys.exit(main())"]
+SPARK_DL = [
+    sys.executable,
+    "-P",
+    "-c",
+    "import sys; from spark_dl.cli import main; sys.exit(main())",
+]
 
 Report = dict[str, dict[str, str]]
 

@@ -34,6 +34,7 @@ from spark_dl.pipeline.presence import Presence
 from spark_dl.runs import Record, Run, finished_run, read_status, recorded
 from spark_dl.shards.assignment import Assignment
 from spark_dl.storage import RunPaths, Storage, join, normalise
+from spark_dl.storage.cache import check_room
 from spark_dl.training.entry import NOISE, PRELOAD, run_rank
 from spark_dl.training.task import Board, TrainTask
 
@@ -57,6 +58,7 @@ logger = logging.getLogger(__name__)
 worker_logger = logging.getLogger("spark_dl.worker")
 
 _TRAIN_SPLIT: Final = "train"
+_READ_SPLITS: Final = (_TRAIN_SPLIT, "validation")
 _WEIGHT_FILES: Final = (".keras", ".weights.h5")
 
 
@@ -168,9 +170,12 @@ def _check(job: TrainingJob) -> int:
     conf = cluster_conf(job.spark)
     refuse_shared_gpus(conf, num_workers, _resources(job))
     check_overhead(conf, num_workers, _resources(job))
-    job.dataset.manifest.split(_TRAIN_SPLIT)  # says so when it is missing or empty
+    manifest = job.dataset.manifest
+    manifest.split(_TRAIN_SPLIT)  # says so when it is missing or empty
+    read = [shard.bytes for shard in manifest.shards if shard.split in _READ_SPLITS]
+    check_room(job.config.storage, job.dataset.path, sum(read))
     Assignment(
-        rows=job.dataset.manifest.totals[_TRAIN_SPLIT],
+        rows=manifest.totals[_TRAIN_SPLIT],
         world_size=num_workers,
         rank=0,
         global_batch_size=job.config.training.global_batch_size,

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Final
 
 from spark_dl.config.environment import cache_folder, local_folders
-from spark_dl.errors import StorageError
+from spark_dl.errors import ConfigError, StorageError
 from spark_dl.storage.bridge import close_shared_bridge
 from spark_dl.storage.checksum import folder_checksum
 from spark_dl.storage.filesystem import Storage, is_local, join, normalise
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from spark_dl.config import StorageConfig
 
-__all__ = ["HostCache", "default_folder", "host_cache", "local_copy"]
+__all__ = ["HostCache", "check_room", "default_folder", "host_cache", "local_copy"]
 
 _BLOCK_BYTES: Final = 1 << 20
 _LOOK_S: Final = 0.1
@@ -60,6 +60,27 @@ def host_cache(config: StorageConfig) -> HostCache:
     """Return this host's copies, where and as many as the config says."""
     limit = config.cache_gb
     return HostCache(config.cache_folder, limit_bytes=None if limit is None else int(limit * _GB))
+
+
+def check_room(config: StorageConfig, folder: str, size: int) -> None:
+    """Check that a host may keep all copies that its workers will ask for, before they do.
+
+    Args:
+        config: how many that are.
+        folder: of the shards, on any storage.
+        size: of the shards, in bytes.
+
+    Raises:
+        ConfigError: it may not.
+    """
+    limit = config.cache_gb
+    if limit is None or is_local(normalise(folder)) or size <= int(limit * _GB):
+        return
+    msg = (
+        f"the shards in {folder} that are trained and validated have {size / _GB:.3g} GB, and each "
+        f"host that has workers keeps a copy: storage.cache_gb is {limit:g}, raise it"
+    )
+    raise ConfigError(msg)
 
 
 @contextlib.contextmanager

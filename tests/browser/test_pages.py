@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from event_files import write_events
+from browser.board import sees_curves, write_curves
 
 from spark_dl.cli.runs.catalogue import Metric
 from spark_dl.cli.runs.compare import Compared, compare_page
@@ -76,28 +75,6 @@ def test_the_report_shows_its_curves_without_a_complaint(page, report, tmp_path)
     assert page.complaints == []
 
 
-# the colours that TensorBoard gives to the first two runs
-CURVES = {"train": (66, 80, 102), "validation": (18, 181, 203)}
-CHART = """(() => {
-  let found = null;
-  const look = root => {
-    for (const element of root.querySelectorAll('*')) {
-      if (element.shadowRoot) look(element.shadowRoot);
-      if (element.tagName === 'LINE-CHART') found = element.getBoundingClientRect();
-    }
-  };
-  look(document);
-  return found && {x: found.x, y: found.y, width: found.width, height: found.height};
-})()"""
-
-
-def _pixels(png, colour):
-    """Count the pixels of about this colour; scripts cannot see into TensorBoard's canvas."""
-    image = pytest.importorskip("matplotlib.image", reason="the extra `demo` is not installed")
-    found = image.imread(io.BytesIO(png), format="png")[..., :3] * 255
-    return int((np.abs(found - colour).max(axis=-1) < 16).sum())
-
-
 @contextlib.contextmanager
 def _proxy(prefix, mode):
     """A proxy in a process of its own; gives its address, with the prefix."""
@@ -120,34 +97,16 @@ PROXIES = {
 @pytest.mark.parametrize("proxy", PROXIES)
 def test_tensorboard_shows_a_curve_without_a_complaint(page, tmp_path, proxy):
     pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
-    events = tmp_path / "events"
-    write_events(
-        {events / "train": [2.0, 1.2, 0.7, 0.5], events / "validation": [1.9, 1.3, 0.9, 0.8]}
-    )
+    write_curves(tmp_path)
     prefix, mode = PROXIES[proxy] or ("", "strip")
     own = f"{prefix}/{{port}}" if mode == "keep" else None
     with contextlib.ExitStack() as stack:
-        board = stack.enter_context(TensorBoard(tmp_path / "events", path_prefix=own))
+        board = stack.enter_context(TensorBoard(tmp_path, path_prefix=own))
         address = board.url
         if proxy != "none":
             behind = stack.enter_context(_proxy(prefix, mode))
             address = f"{behind}/{urlsplit(board.url).port}/"
-        page.open(f"{address}?darkMode=false#timeseries")
-        chart = page.wait_for(CHART, "chart")
-
-        def drawn():
-            picture = page.screenshot(clip=chart)
-            return min(_pixels(picture, colour) for colour in CURVES.values()) > 100
-
-        page.wait_for(drawn, "two curves in the chart")
-        text = page.run("document.body.innerText")
-        assert "loss" in text
-        assert "validation" in text
-        page.screenshot(f"tensorboard-{proxy}.png")
-    # behind a prefix TensorBoard's own style sheet misses its fonts, and the browser takes others
-    missed = [complaint.get("url", complaint) for complaint in page.complaints]
-    fonts = [url for url in missed if proxy != "none" and "/font-roboto/" in url]
-    assert missed == fonts
+        sees_curves(page, address, behind=proxy != "none", picture=f"tensorboard-{proxy}")
 
 
 def test_compared_runs_are_shown_in_light_and_dark_without_a_complaint(page, tmp_path):

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pyspark.sql import functions as sf
 
 import spark_dl
+from spark_dl import observed
 from spark_dl.config import load_config
 from spark_dl.errors import (
     ConfigError,
@@ -563,6 +564,19 @@ def test_shards_that_are_not_those_written_are_not_committed(
     with pytest.raises(ShardError, match=told):
         write(numbers(spark, 2000), tmp_path / "d")
     assert nothing_complete(tmp_path / "d")
+
+
+def test_without_observations_the_written_rows_are_read_once_more(spark, tmp_path, monkeypatch):
+    expected = checksums(write(numbers(spark), tmp_path / "observed"))
+    monkeypatch.setattr(observed, "can_observe", lambda spark: False)
+    assert checksums(write(numbers(spark), tmp_path / "read")) == expected
+    other = prepare.write_shards
+    monkeypatch.setattr(
+        prepare, "write_shards", lambda rows, *rest: other(rows.where("digit < 9"), *rest)
+    )
+    with pytest.raises(DataError, match="the rows changed between checking and writing them"):
+        write(numbers(spark), tmp_path / "changed")
+    assert nothing_complete(tmp_path / "changed")
 
 
 def test_a_damaged_shard_is_not_committed(spark, tmp_path, monkeypatch):

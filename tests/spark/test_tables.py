@@ -11,6 +11,7 @@ import pytest
 from chispa import assert_df_equality
 from pyspark.sql import functions as sf
 
+from spark_dl import observed
 from spark_dl.config import OutputConfig, TableConfig
 from spark_dl.errors import TableError
 from spark_dl.storage import Storage
@@ -176,6 +177,17 @@ def test_a_rerun_adds_nothing(spark, predictions, tmp_path, form, caplog):
     found = spark.read.format(form).load(str(path))
     expected = predictions("a", 1, 2).union(predictions("b", 3))
     assert_df_equality(found, expected, ignore_nullable=True, ignore_row_order=True)
+
+
+@pytest.mark.parametrize("numbers", [(1, 2), ()])
+def test_rows_are_counted_without_observations_too(
+    spark, predictions, tmp_path, monkeypatch, numbers
+):
+    monkeypatch.setattr(observed, "can_observe", lambda spark: False)
+    path = tmp_path / "out"
+    for scoring_id in ("a", "b"):  # into a new table, and into one that is there
+        written = write(predictions(scoring_id, *numbers), path, scoring_id, format="parquet")
+        assert written.rows == len(numbers)
 
 
 def test_what_a_killed_job_left_is_not_taken_in(spark, predictions, tmp_path):

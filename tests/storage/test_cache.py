@@ -12,9 +12,10 @@ import uuid
 import fsspec
 import pytest
 
-from spark_dl.errors import StorageError
+from spark_dl.config import StorageConfig
+from spark_dl.errors import ConfigError, StorageError
 from spark_dl.storage import Storage, join
-from spark_dl.storage.cache import HostCache, default_folder, local_copy
+from spark_dl.storage.cache import HostCache, check_room, default_folder, local_copy
 from spark_dl.storage.checksum import folder_checksum
 
 
@@ -212,3 +213,12 @@ def test_a_place_that_is_no_folder(tmp_path):
 def _empty_memory():
     yield
     fsspec.filesystem("memory").store.clear()
+
+
+def test_copies_that_a_host_may_not_keep_are_refused_before_there_are_any(tmp_path):
+    config = StorageConfig(cache_gb=1.5)
+    check_room(config, "hdfs:///d", 1_500_000_000)
+    check_room(config, str(tmp_path), 1_500_000_001)  # mounted: nothing is copied
+    check_room(StorageConfig(), "hdfs:///d", 10**15)
+    with pytest.raises(ConfigError, match=r"hdfs:///d .* have 1\.5 GB.*storage\.cache_gb is 1\.5"):
+        check_room(config, "hdfs:///d", 1_500_000_001)

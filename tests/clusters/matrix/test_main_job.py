@@ -39,17 +39,18 @@ def table(cluster_spark, table_format, tmp_path_factory):
     return cluster_spark.read.format(table_format).load(path)
 
 
-def where_ours_is(batches):
-    import pyarrow as pa
-
-    for _ in batches:
-        yield pa.RecordBatch.from_pydict({"file": [spark_dl.__file__]})
-
-
 def test_driver_and_executors_have_it_from_the_wheel(cluster_spark):
+    def where_ours_is(batches):  # here: executors cannot import this module
+        import pyarrow as pa
+
+        import spark_dl
+
+        for _ in batches:
+            yield pa.RecordBatch.from_pydict({"file": [spark_dl.__file__]})
+
     executors = cluster_spark.range(1).mapInArrow(where_ours_is, "file string").first().file
-    assert {spark_dl.__file__, executors} == {spark_dl.__file__}
-    assert "/site-packages/spark_dl/" in spark_dl.__file__
+    assert executors == spark_dl.__file__
+    assert "/site-packages/spark_dl/" in executors
 
 
 @pytest.mark.parametrize("backend", ["barrier", "tensorflowonspark"])
