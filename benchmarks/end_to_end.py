@@ -295,16 +295,28 @@ def run_side(name: str, work: Work) -> dict[str, float]:
     return found
 
 
-def lines(work: Work, found: dict[str, dict[str, float]]) -> Iterator[dict[str, Any]]:
-    """Return one line for each of our backends beside each of the others."""
+def together(tables: list[dict[str, dict[str, float]]]) -> dict[str, dict[str, float]]:
+    """Add the stages of all tables up, for each side."""
+    return {
+        side: {stage: round(sum(found[side][stage] for found in tables), 2) for stage in stages}
+        for side, stages in tables[0].items()
+    }
+
+
+def lines(what: str, found: dict[str, dict[str, float]]) -> Iterator[dict[str, Any]]:
+    """Return one line for each of our backends beside each of the others.
+
+    Args:
+        what: went from table to predictions.
+        found: the seconds of each side's stages.
+    """
     whole = {name: sum(stages.values()) for name, stages in found.items()}
     for backend in (name for name in OURS if name in found):
         for name in (name for name in found if name not in OURS):
             ratio = whole[name] / whole[backend]
-            size = f"{work.rows:,} x {work.width} floats"
             line: dict[str, Any] = {
                 "bench": "end_to_end",
-                "work": f"table -> one epoch -> predictions, {size}, {backend}",
+                "work": f"table -> one epoch -> predictions, {what}, {backend}",
                 "unit": "s",
                 "ours": round(whole[backend], 1),
                 "beside": name,
@@ -354,6 +366,7 @@ def main() -> None:
         return
     sides = options.sides or (QUICK_SIDES if options.quick else SIDES)
     works = (options.work,) if options.work else QUICK_WORKS if options.quick else (*WORKS,)
+    tables = []
     for name in works:
         rows, width, batch = WORKS[name]
         if options.quick:
@@ -366,8 +379,12 @@ def main() -> None:
                 place = os.path.join(folder, side.replace(" ", "-"))
                 work = Work(table=table, folder=place, rows=rows, width=width, batch=batch)
                 found[side] = run_side(side, work)
-            for line in lines(work, found):
-                report(line, as_json=options.json)
+        tables.append(found)
+        for line in lines(f"{rows:,} x {width} floats", found):
+            report(line, as_json=options.json)
+    if len(tables) > 1:
+        for line in lines("both tables", together(tables)):
+            report(line, as_json=options.json)
     packages = ("pyspark", "tensorflow", "keras", "tf_keras", "tensorflowonspark")
     versions = {
         name: importlib.metadata.version(name)
