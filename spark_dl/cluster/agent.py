@@ -47,7 +47,17 @@ __all__ = ["Agent", "TaskFacts"]
 logger = logging.getLogger(__name__)
 
 #: Secrets of Spark's that an executor gives its Python; the user's code has no use for them.
-_SECRETS: Final = frozenset({"_SPARK_AUTH_SECRET", "PYTHON_WORKER_FACTORY_SECRET"})
+_SECRETS: Final = frozenset(
+    {
+        "_SPARK_AUTH_SECRET",
+        "PYTHON_WORKER_FACTORY_SECRET",
+        # spark.ssl.rpc, since Spark 4.0
+        "_SPARK_SSL_RPC_KEY_PASSWORD",
+        "_SPARK_SSL_RPC_KEY_STORE_PASSWORD",
+        "_SPARK_SSL_RPC_PRIVATE_KEY_PASSWORD",
+        "_SPARK_SSL_RPC_TRUST_STORE_PASSWORD",
+    }
+)
 #: How long a child gets to write its stack.
 _STACK_S: Final = 1.0
 

@@ -1,8 +1,11 @@
-"""All steps with Spark's own traffic authenticated and encrypted, in a folder that is given."""
+"""All steps with Spark's own traffic authenticated and encrypted.
+
+``encrypted_training.py FOLDER crypto|tls``; by TLS with the store `keys` of the folder, whose
+password is the variable STORE_PASSWORD.
+"""
 
 import json
 import os
-import secrets
 import sys
 
 import spark_dl
@@ -12,7 +15,7 @@ from spark_dl.session import embedded_session
 def model_fn(spec, params):
     import keras
 
-    found = {"_SPARK_AUTH_SECRET", "PYTHON_WORKER_FACTORY_SECRET"} & set(os.environ)
+    found = [name for name in os.environ if name.startswith("_SPARK") or "SECRET" in name]
     if found or params["secret"] in "".join(os.environ.values()):
         message = f"secrets of Spark's reach the user's code: {found}"
         raise ValueError(message)
@@ -22,15 +25,29 @@ def model_fn(spec, params):
     return model
 
 
-def main(folder):
-    print(json.dumps({"package": spark_dl.__file__}), flush=True)
-    secret = secrets.token_hex(16)
-    conf = {
+def settings(kind, folder, secret):
+    common = {
         "spark.authenticate": "true",
         "spark.authenticate.secret": secret,
-        "spark.network.crypto.enabled": "true",
         "spark.io.encryption.enabled": "true",
     }
+    if kind == "crypto":
+        return common | {"spark.network.crypto.enabled": "true"}
+    return common | {
+        "spark.ssl.enabled": "true",
+        "spark.ssl.rpc.enabled": "true",
+        "spark.ssl.keyStore": f"{folder}/keys",
+        "spark.ssl.keyStorePassword": secret,
+        "spark.ssl.keyPassword": secret,
+        "spark.ssl.trustStore": f"{folder}/keys",
+        "spark.ssl.trustStorePassword": secret,
+    }
+
+
+def main(folder, kind):
+    print(json.dumps({"package": spark_dl.__file__}), flush=True)
+    secret = os.environ.pop("STORE_PASSWORD")
+    conf = settings(kind, folder, secret)
     with embedded_session(conf=conf) as spark:
         frame = spark.range(80).selectExpr("cast(id as float) as x", "cast(id * 2 as float) as y")
         dataset = spark_dl.prepare(
@@ -53,4 +70,4 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
