@@ -14,14 +14,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DEADLINE_S = 280
-SPARK_DL = [
-    sys.executable,
-    "-P",
-    "-c",
-    "import sys; from spark_dl.cli import main; sys.exit(main())",
-]
 
 Report = dict[str, dict[str, str]]
+
+
+def spark_dl(python: str = sys.executable) -> list[str]:
+    """Return the command `spark-dl` of a Python: what is installed there, not what lies here."""
+    return [python, "-P", "-c", "import sys; from spark_dl.cli import main; sys.exit(main())"]
 
 
 def write_config(folder: Path, *, seen_at: str | None = None) -> Path:
@@ -42,10 +41,10 @@ def write_config(folder: Path, *, seen_at: str | None = None) -> Path:
     return path
 
 
-def ask(*words, **environ: str) -> Report:
+def ask(*words, python: str = sys.executable, **environ: str) -> Report:
     """Run the doctor and return its lines by name."""
     done = subprocess.run(
-        [*SPARK_DL, "doctor", "--json", *map(str, words)],
+        [*spark_dl(python), "doctor", "--json", *map(str, words)],
         env=plain_environ() | environ,
         capture_output=True,
         text=True,

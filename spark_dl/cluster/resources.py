@@ -112,9 +112,9 @@ def refuse_unencrypted(*, required: bool) -> None:
     """
     if required:
         msg = (
-            "cluster.require_encryption is set, but TensorFlow's servers on the workers exchange "
-            "gradients and weights by gRPC, which TensorFlow neither encrypts nor authenticates "
-            "(spark.authenticate and spark.network.crypto cover Spark's traffic alone): train on "
+            "cluster.require_encryption is set, but workers exchange gradients and weights in "
+            "clear, by ports of their own and by TensorFlow's gRPC, which is not authenticated "
+            "either (spark.authenticate and spark.network.crypto cover Spark's traffic alone): train on "
             "a network of its own that encrypts (WireGuard, IPsec) with cluster.ports open "
             "between the workers only, and unset cluster.require_encryption"
         )

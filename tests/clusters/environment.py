@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("CLUSTERS_CACHE") or ROOT / "build" / "clusters")
+#: What the guides install of ours.
+INSTALLED = "spark-dl[tensorflow,tfos,tensorboard]"
 #: most of the environment's files, and no program reads them; as in docs/yarn.md
 UNREAD = ("*/tensorflow/include/*", "*/tests/*", "*/site-packages/pip/*")
 
@@ -142,12 +144,7 @@ def installed_environment() -> Environment:
             run(sys.executable, "-m", "venv", "--clear", str(folder / "venv"))
             run(
                 *(str(python), "-m", "pip", "install", "--quiet", "-c", str(constraints)),
-                *(f"{wheel}[tensorflow,tensorboard]",),
-            )
-            # --no-deps: it asks for nothing but h5py and setuptools, which the two lines bring
-            run(
-                *(str(python), "-m", "pip", "install", "--quiet", "-c", str(constraints)),
-                *("tensorflowonspark", "setuptools"),
+                *(INSTALLED.replace("spark-dl", str(wheel)),),
             )
             (folder / "pins").write_text(pins)
         if not made(folder / "content", content):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from typing import TYPE_CHECKING
 
 import pyspark
-from clusters.environment import ROOT
+from clusters.environment import ROOT, run
 from clusters.guide import shell, user_environ
+from doctors import spark_dl
+
+from spark_dl.versions import PRIMARY_SPARK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
 
 SPARK_HOME = os.path.dirname(pyspark.__file__)
 PROGRAM = ROOT / "tests" / "clusters" / "whole_flow.py"
+JAR = ("jar", "--spark", PRIMARY_SPARK.spark)
 SETTINGS = {
     "spark.driver.memory": "768m",
     "spark.pyspark.python": sys.executable,
@@ -50,10 +55,10 @@ def submit_flow(
 
     Returns:
         What the program told: where run and model lie, how many rows were scored, and where our
-        package lies in driver and executors.
+        package lies in driver and executors; and the backend, as it is logged.
     """
-    (jar,) = (ROOT / "build" / "jars").glob("spark-dl-connector_*.jar")
-    given = {**SETTINGS, "spark.jars": str(jar), **settings}
+    given = {**SETTINGS, **settings}
+    given["spark.jars"] = run(*spark_dl(given["spark.pyspark.python"]), *JAR).strip()
     flags = " ".join(f"--conf '{key}={value}'" for key, value in given.items())
     done = shell(
         f"spark-submit {flags} {PROGRAM} {' '.join(arguments)}",
@@ -64,4 +69,5 @@ def submit_flow(
     )
     # in client mode a driver's traceback comes on stdout
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    (backend,) = re.findall(r"backend (\w+): ", done.stdout + done.stderr)
+    return {**json.loads(done.stdout.splitlines()[-1]), "backend": backend}

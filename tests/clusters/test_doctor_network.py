@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from clusters.hosts import SHARED, why_not
 from clusters.standalone import standalone
-from doctors import SPARK_DL, conf, is_mended, lines_of, only, write_config
+from doctors import conf, is_mended, lines_of, only, spark_dl, write_config
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -45,7 +45,7 @@ def doctor(cluster):
         "spark.blockManager.port": 7092,
     }
     given = [word for pair in settings.items() for word in conf(*pair)]
-    asked = [*SPARK_DL, "doctor", "--json", "--config", f"{SHARED}/job.yaml", *given]
+    asked = [*spark_dl(), "doctor", "--json", "--config", f"{SHARED}/job.yaml", *given]
 
     def ask(*words, master=f"spark://{address}:7077"):
         done = subprocess.run(

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from clusters.environment import ROOT
+from clusters.environment import INSTALLED, ROOT
 from clusters.hosts import SHARED, why_not
 from clusters.standalone import GUIDE, standalone
 from clusters.watched import check_board, check_channel, forget, seen, watching
@@ -25,6 +25,7 @@ def cluster(environment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("shared")
     model = (ROOT / "examples" / "demo" / "model.py").read_text()
     (folder / "model.py").write_text(watching(model, SHARED))
+    assert INSTALLED in GUIDE["environment"]  # which is that of the cache
     with standalone(folder, WORKERS, Path(environment.python).parents[1]) as made:
         made.fetched(GUIDE["jars"])
         made.ran(

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pyspark
 import pytest
-from clusters.environment import ROOT, packed
+from clusters.environment import INSTALLED, ROOT, packed
 from clusters.guide import blocks, shell, user_environ
 from clusters.watched import check_board, check_channel, forget, watching
 
@@ -74,6 +74,7 @@ def project(hadoop, environment, tmp_path_factory):
     model = (ROOT / "examples" / "demo" / "model.py").read_text()
     (folder / "model.py").write_text(watching(model, str(folder)))
     # the guide's first block, from the cache: the same commands but for where the wheel comes from
+    assert INSTALLED in GUIDE["environment"]
     (folder / "environment").symlink_to(Path(environment.python).parents[1])
     (folder / "environment.tar").symlink_to(packed(environment))
     made = Project(folder, hadoop)

@@ -24,7 +24,8 @@ DEADLINE_S = 240
 def test_everything_on_hdfs(hadoop, environment, tmp_path):
     root = f"hdfs:///{tmp_path.name}"  # a second try has its own
     settings = ON_YARN | {"spark.pyspark.python": environment.python}
-    told = submit_flow(tmp_path, root, settings=settings, environ=hadoop.environ)
+    told = submit_flow(tmp_path, root, "barrier", settings=settings, environ=hadoop.environ)
+    assert told["backend"] == "barrier"  # the guide's is the other one
     assert all("/site-packages/spark_dl/" in path for path in told["packages"])
     assert told["rows"] == 200
     assert told["model"].startswith(f"{root}/runs/")

@@ -1,11 +1,12 @@
-"""The whole flow in one application, everything below a folder: ``whole_flow.py URI [SECONDS]``.
+"""The whole flow in one application: ``whole_flow.py URI [BACKEND [SECONDS]]``.
 
-A training for which SECONDS are given goes on for as long, with a checkpoint at its end. Where
+Everything lies below the folder. A training for which SECONDS are given goes on for as long, with a checkpoint at its end. Where
 Hadoop has tokens for a container, each training process writes below the folder where they are.
 """
 
 import functools
 import json
+import logging
 import os
 import sys
 import time
@@ -54,7 +55,7 @@ def where_ours_is(batches):
         yield pa.RecordBatch.from_pydict({"file": [spark_dl.__file__]})
 
 
-def main(root, seconds=0.0):
+def main(root, backend="auto", seconds="0"):
     spark = SparkSession.builder.getOrCreate()
     executors = spark.range(1).mapInArrow(where_ours_is, "file string").first().file
     pixels = sf.expr("transform(sequence(0, 15), i -> cast((id * 7 + i) % 17 as float))")
@@ -70,7 +71,8 @@ def main(root, seconds=0.0):
     run = spark_dl.train(
         build,
         dataset,
-        callbacks=functools.partial(last, root, seconds),
+        callbacks=functools.partial(last, root, float(seconds)),
+        backend=backend,
         num_workers=2,
         epochs=2,
         global_batch_size=16,
@@ -85,4 +87,5 @@ def main(root, seconds=0.0):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(float, sys.argv[2:]))
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    main(*sys.argv[1:])

@@ -25,4 +25,4 @@ def test_where_all_traffic_must_be_encrypted_nothing_starts(spark, tmp_path):
         )
     status = json.loads((tmp_path / "runs" / "open" / "status.json").read_text())
     assert status["status"] == "failed"
-    assert "neither encrypts" in status["error"]["message"]
+    assert "exchange gradients and weights in clear" in status["error"]["message"]

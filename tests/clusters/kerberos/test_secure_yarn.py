@@ -29,8 +29,9 @@ def test_a_training_outlives_the_tokens_that_it_began_with(secure_hadoop, kdc, a
     }
     environ = {**secure_hadoop.environ, **kdc.environ, "JAVA_TOOL_OPTIONS": where}
     root = f"{secure_hadoop.uri}/user/alice/flow"
-    told = submit_flow(tmp_path, root, f"{SECONDS:g}", settings=settings, environ=environ)
+    told = submit_flow(tmp_path, root, "auto", f"{SECONDS:g}", settings=settings, environ=environ)
     assert all("/site-packages/spark_dl/" in path for path in told["packages"])
+    assert told["backend"] == "tensorflowonspark"
     assert told["rows"] == 200
     kdc.log_in("alice", alice)
     status = json.loads(secure_hadoop.fs("-cat", f"{told['run']}/status.json", environ=kdc.environ))
