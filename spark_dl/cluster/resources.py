@@ -114,9 +114,9 @@ def refuse_unencrypted(*, required: bool) -> None:
         msg = (
             "cluster.require_encryption is set, but workers exchange gradients and weights in "
             "clear, by ports of their own and by TensorFlow's gRPC, which is not authenticated "
-            "either (spark.authenticate and spark.network.crypto cover Spark's traffic alone): train on "
-            "a network of its own that encrypts (WireGuard, IPsec) with cluster.ports open "
-            "between the workers only, and unset cluster.require_encryption"
+            "either (spark.authenticate and spark.network.crypto cover Spark's traffic alone): "
+            "train on a network of its own that encrypts (WireGuard, IPsec) with cluster.ports "
+            "open between the workers only, and unset cluster.require_encryption"
         )
         raise ConfigError(msg)
 

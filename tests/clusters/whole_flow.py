@@ -1,7 +1,8 @@
 """The whole flow in one application: ``whole_flow.py URI [BACKEND [SECONDS]]``.
 
-Everything lies below the folder. A training for which SECONDS are given goes on for as long, with a checkpoint at its end. Where
-Hadoop has tokens for a container, each training process writes below the folder where they are.
+Everything lies below the folder. A training for which SECONDS are given goes on for as long, with a
+checkpoint at its end. Where Hadoop has tokens for a container, each training process writes below
+the folder where they are.
 """
 
 import functools
