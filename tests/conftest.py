@@ -21,7 +21,7 @@ from xdist.scheduler import LoadFileScheduling
 from spark_dl.session import EMBEDDED_MASTER, embedded_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from types import ModuleType
 
     from pyspark.sql import SparkSession
@@ -150,6 +150,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option that makes of the session `spark` one of Spark Connect."""
     told = "tests that take `spark` get a client of a Connect server (test_over_connect.py)"
     parser.addoption("--connect", action="store_true", help=told)
+    parser.addoption("--no-skips", action="store_true", help="a test that is skipped is a failure")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport]:
+    """Make a failure of a skip where all must run: `make test-matrix`."""
+    report = yield
+    if report.skipped and item.config.getoption("--no-skips"):
+        report.outcome = "failed"
+    return report
 
 
 @pytest.fixture(scope="session")

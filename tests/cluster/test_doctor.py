@@ -87,6 +87,7 @@ def test_a_runs_folder_that_cannot_be_made(doctor, tmp_path):
     report = doctor("--set", f"runs={tmp_path}/file/below/runs")
     assert str(tmp_path / "file") in report["storage, driver"]["text"]
     assert "mounted" in only(report, "storage, driver")
+    assert is_mended(doctor("--set", f"runs={tmp_path}/runs"), "storage, driver")
 
 
 @LONG

@@ -63,13 +63,14 @@ def project(airflow, environment):
     return folder
 
 
-def settings(project, name, **changes):
+def settings(project, name, *, root=None, **changes):
     """Write a config with paths that hold wherever a job starts, and return where it is."""
+    root = root or project
     values = yaml.safe_load((project / "job.yaml").read_text())
-    values["table"]["path"] = str(project / "data" / "visits.parquet")
-    values["dataset"]["path"] = str(project / name / "dataset")
-    values["output"]["path"] = str(project / name / "predictions")
-    values["runs"] = str(project / name / "runs")
+    values["table"]["path"] = f"{root}/data/visits.parquet"
+    values["dataset"]["path"] = f"{root}/{name}/dataset"
+    values["output"]["path"] = f"{root}/{name}/predictions"
+    values["runs"] = f"{root}/{name}/runs"
     path = project / f"{name}.yaml"
     path.write_text(yaml.safe_dump({**values, **changes}))
     return str(path)
@@ -165,13 +166,22 @@ def yarn(hadoop, environment, tmp_path_factory):
     }
 
 
-def test_on_yarn_in_cluster_mode_the_status_tells(airflow, project, environment, yarn):
-    conf = {"config": settings(project, "yarn"), "py_files": str(project / "model.py")}
+def test_on_yarn_in_cluster_mode_the_status_tells(
+    airflow, project, environment, hadoop, yarn, tmp_path
+):
+    root = f"{hadoop.uri}/{tmp_path.name}"  # a second try has its own
+    hadoop.fs("-mkdir", "-p", f"{root}/data")
+    hadoop.fs("-put", str(project / "data" / "visits.parquet"), f"{root}/data/visits.parquet")
+    config = settings(project, "yarn", root=root)
+    conf = {"config": config, "py_files": str(project / "model.py")}
     done = airflow.test("spark_dl_train", python=environment.python, conf=conf, environ=yarn)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
     # spark-submit prints nothing of the driver's there
-    assert airflow.xcom("spark_dl_train", "train")["metrics"]["val_accuracy"] > 0.7
-    wrong = {**conf, "config": settings(project, "yarn-wrong", label="boughtt")}
+    told = airflow.xcom("spark_dl_train", "train")
+    assert told["metrics"]["val_accuracy"] > 0.7
+    assert told["return_value"]["path"] == f"{root}/yarn/runs/{told['run_id']}"
+    assert "_SUCCESS" in hadoop.fs("-ls", "-C", f"{root}/yarn/predictions")
+    wrong = {**conf, "config": settings(project, "wrong", root=root, label="boughtt")}
     done = airflow.test("spark_dl_train", python=environment.python, conf=wrong, environ=yarn)
     assert done.returncode != 0
     assert "did you mean 'bought'?" in done.stdout + done.stderr

@@ -121,6 +121,7 @@ def test_the_page_as_it_stands(server, servers_folder, tmp_path):
     check_channel(tmp_path, executor_logs(servers_folder))
 
 
+@pytest.mark.smoke
 def test_a_client_without_java_trains_and_predicts(server, tmp_path):
     with client(server, tmp_path, "train") as process:
         told = ended(process, tmp_path)

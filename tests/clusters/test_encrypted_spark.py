@@ -22,6 +22,11 @@ def test_jobs_run_where_sparks_traffic_is_encrypted(kind, environment, tmp_path,
         words = ("-genkeypair", "-alias", "spark", "-keyalg", "RSA", "-dname", "CN=localhost")
         run("keytool", *words, "-keystore", tmp_path / "keys", "-storepass", secret)
     said = run(python, SCRIPT, tmp_path, kind, env=environ, cwd=tmp_path, timeout_s=580)
-    ours, *told = (json.loads(line) for line in said.splitlines() if line.startswith("{"))
+    ours, protected, *told = (
+        json.loads(line) for line in said.splitlines() if line.startswith("{")
+    )
     assert "/site-packages/spark_dl/" in ours["package"]
+    assert protected["authenticates"]
+    assert protected["encrypts"] == (kind == "crypto")
+    assert protected.get("tls", []) == [True, True] * (kind == "tls")
     assert told == [{"backend": name, "rows": 80} for name in ("barrier", "tensorflowonspark")]

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from clusters.boards import check_tensorboard
 from clusters.environment import ROOT, build_wheel, cache_lock, digest, made, python_above, run
 from clusters.flow import SETTINGS, SPARK_HOME, submit_flow
 from clusters.guide import blocks, shell, user_environ
 from clusters.hadoop import maven_jars
+from doctors import ask, is_mended, only, spark_dl, write_config
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -167,6 +169,27 @@ def test_everything_on_s3(s3_python, server, flown):
     assert status["status"] == "succeeded"
     for part in ("metrics.jsonl", "tfevents", "checkpoint.json", "model/1/model.json"):
         assert any(part in name for name in names)
+
+
+def test_tensorboard_shows_a_run_on_s3(training_python, server, flown):
+    runs, _, name = flown["run"].rpartition("/")
+    environ = {**os.environ, **CREDENTIALS, "AWS_ENDPOINT_URL": server}
+    check_tensorboard(spark_dl(training_python), runs, name, environ)
+
+
+def test_the_doctor_without_credentials(training_python, server, tmp_path):
+    config = write_config(tmp_path)
+    reaches = {"AWS_ENDPOINT_URL": server, "AWS_EC2_METADATA_DISABLED": "true"}
+    nobody = {"HOME": str(tmp_path), **reaches}  # no file of credentials either
+
+    def doctor(**environ):
+        words = ("--config", config, "--set", f"runs={ROOT_OF_FLOW}/doctor")
+        return ask(*words, python=training_python, PYSPARK_PYTHON=training_python, **environ)
+
+    assert "has credentials" in only(doctor(**nobody), "storage, driver")
+    mended = doctor(**nobody, **CREDENTIALS)
+    assert is_mended(mended, "storage, driver")
+    assert is_mended(mended, "storage, executors")
 
 
 def test_the_page_as_it_stands(s3_python, server, settings, flown, tmp_path):

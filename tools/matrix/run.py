@@ -174,8 +174,7 @@ class Steps:
             environ["SCALA_VERSION"] = PRIMARY_SPARK.scala_full
         tasks = ["connector/test"] if other and self.row.has_spark_suites else []
         self.run("jar", "tools/sbt", *tasks, "collectJars", **environ)
-        if not other:
-            (self.row.jars / self.row.line.connector_jar).unlink()  # so that the wheel's is taken
+        (self.row.jars / self.row.line.connector_jar).unlink()  # so that the wheel's is taken
 
     def connector_tests(self, marks: str) -> None:
         """Run the connector's tests in Python."""
@@ -185,7 +184,7 @@ class Steps:
     def prediction_tests(self) -> None:
         """Run the tests of scoring, which takes another way on Spark below 4.1."""
         if self.row.has_spark_suites:
-            self.pytest("predictions", "-m", "spark and not long", *PREDICTION_TESTS)
+            self.pytest("predictions", "-m", "spark", *PREDICTION_TESTS)
 
     def learning_tests(self) -> None:
         """Run what needs no Spark, and what computes."""
@@ -200,7 +199,7 @@ class Steps:
         if "jar" in self.seconds:
             environ["SPARK_DL_JARS_DIR"] = str(self.row.jars)
         # -P: not this checkout's package, which lies in the working directory
-        self.run(step, python, "-P", "-m", "pytest", "-q", *arguments, **environ)
+        self.run(step, python, "-P", "-m", "pytest", "-q", "--no-skips", *arguments, **environ)
 
 
 @dataclass(frozen=True)
