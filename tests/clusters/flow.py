@@ -70,4 +70,5 @@ def submit_flow(
     # in client mode a driver's traceback comes on stdout
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
     (backend,) = re.findall(r"backend (\w+): ", done.stdout + done.stderr)
-    return {**json.loads(done.stdout.splitlines()[-1]), "backend": backend}
+    (told,) = (line for line in done.stdout.splitlines() if line.startswith('{"run"'))
+    return {**json.loads(told), "backend": backend}

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.timeout(900)
 
 POM = Path(__file__).with_name("s3-pom.xml")
 BUCKET = "spark-dl"
-ROOT_OF_FLOW = f"s3a://{BUCKET}/flow"
+BUCKET_OF_FLOWS = f"s3a://{BUCKET}"
 MODEL = """
 def build(spec, params):
     import keras
@@ -142,9 +142,10 @@ def flown(server, settings, tmp_path_factory) -> dict:
         "spark.hadoop.fs.s3a.endpoint.region": CREDENTIALS["AWS_DEFAULT_REGION"],
         "spark.hadoop.fs.s3a.path.style.access": "true",
     }
+    folder = tmp_path_factory.mktemp("flow")
     return submit_flow(
-        tmp_path_factory.mktemp("flow"),
-        ROOT_OF_FLOW,
+        folder,
+        f"{BUCKET_OF_FLOWS}/{folder.name}",  # a second try has its own
         settings=settings | reaches,
         environ={**CREDENTIALS, "AWS_ENDPOINT_URL": server},
     )
@@ -164,7 +165,7 @@ def read(python: str, url: str, run_path: str) -> tuple[list[str], dict]:
 def test_everything_on_s3(s3_python, server, flown):
     assert flown["rows"] == 200
     assert all("/site-packages/spark_dl/" in path for path in flown["packages"])
-    assert flown["model"].startswith(f"{ROOT_OF_FLOW}/runs/")
+    assert flown["model"].startswith(f"{BUCKET_OF_FLOWS}/flow")
     names, status = read(s3_python, server, flown["run"])
     assert status["status"] == "succeeded"
     for part in ("metrics.jsonl", "tfevents", "checkpoint.json", "model/1/model.json"):
@@ -183,7 +184,7 @@ def test_the_doctor_without_credentials(training_python, server, tmp_path):
     nobody = {"HOME": str(tmp_path), **reaches}  # no file of credentials either
 
     def doctor(**environ):
-        words = ("--config", config, "--set", f"runs={ROOT_OF_FLOW}/doctor")
+        words = ("--config", config, "--set", f"runs={BUCKET_OF_FLOWS}/doctor")
         return ask(*words, python=training_python, PYSPARK_PYTHON=training_python, **environ)
 
     assert "has credentials" in only(doctor(**nobody), "storage, driver")
@@ -193,8 +194,9 @@ def test_the_doctor_without_credentials(training_python, server, tmp_path):
 
 
 def test_the_page_as_it_stands(s3_python, server, settings, flown, tmp_path):
+    root = flown["run"].rpartition("/runs/")[0]
     places = {
-        "s3.bucket": f"{ROOT_OF_FLOW}/",  # where the table lies
+        "s3.bucket": f"{root}/",  # where the table lies
         "s3.server": server,
         "s3.packages": "--name s3",
     }
@@ -212,7 +214,7 @@ def test_the_page_as_it_stands(s3_python, server, settings, flown, tmp_path):
     lines = [line for line in done.stdout.splitlines() if line.startswith('{"job"')]
     prepared, trained, inferred = map(json.loads, lines)
     assert inferred["rows"] == prepared["rows"]["test"]
-    runs = f"{ROOT_OF_FLOW}/digits/runs/{trained['run_id']}"
+    runs = f"{root}/digits/runs/{trained['run_id']}"
     names, status = read(s3_python, server, runs)
     assert status["status"] == "succeeded"
     assert any("model/1/model.json" in name for name in names)
