@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 import fsspec
 
-from spark_dl.errors import StorageError, StorageUnreachableError
+from spark_dl.errors import SparkDLError, StorageError, StorageUnreachableError
 from spark_dl.storage.hadoop import HadoopFileSystem
 from spark_dl.storage.java import can_serve
 
@@ -112,7 +112,7 @@ def _client(root: str) -> AbstractFileSystem:
 
 @contextlib.contextmanager
 def _telling(what: str) -> Iterator[None]:
-    """Say of an operating system's error what was to be done."""
+    """Say of an error of the operating system's, or of a client's own, what was to be done."""
     try:
         yield
     except FileNotFoundError as error:
@@ -129,6 +129,19 @@ def _telling(what: str) -> Iterator[None]:
                 "jar for it on Spark's class path"
             )
         raise StorageError(msg) from error
+    except SparkDLError:
+        raise
+    except Exception as error:  # not an OSError: botocore's NoCredentialsError, say
+        msg = f"cannot {what}: {type(error).__name__}: {error}"
+        kind = StorageUnreachableError if _is_of_the_network(error) else StorageError
+        raise kind(msg) from error
+
+
+def _is_of_the_network(error: Exception) -> bool:
+    """Whether a client library (botocore) found no way to its server."""
+    return not {"ConnectionError", "HTTPClientError"}.isdisjoint(
+        base.__name__ for base in type(error).__mro__
+    )
 
 
 class Storage:

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import sys
+import uuid
 
 import pytest
 
@@ -16,6 +17,7 @@ from spark_dl.errors import (
     DataError,
     RankFailure,
     StorageError,
+    StorageUnreachableError,
     TrainingFailedError,
     WorkerLostError,
 )
@@ -219,3 +221,26 @@ def test_the_last_change_of_a_folder_is_that_of_its_newest_file(tmp_path):
 def test_status_of_a_cancelled_job():
     status = JobStatus(job="train", id="a", status=JobState.RUNNING)
     assert status.failed(KeyboardInterrupt(), cancelled=True).status is JobState.CANCELLED
+
+
+class ConnectionError(Exception):  # noqa: A001 (botocore's name: it is no OSError)
+    """What a client library raises that has errors of its own."""
+
+
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (RuntimeError("Unable to locate credentials"), StorageError),
+        (ConnectionError("Could not connect to the endpoint"), StorageUnreachableError),
+    ],
+)
+def test_errors_of_a_client_librarys_own_are_told_as_ours(monkeypatch, raised, told):
+    storage = Storage(f"memory://{uuid.uuid4().hex}")
+
+    def fail(*_, **__):
+        raise raised
+
+    monkeypatch.setattr(storage._fs, "exists", fail)
+    with pytest.raises(told, match=f"cannot look for memory://a: {type(raised).__name__}: ") as got:
+        storage.exists("memory://a")
+    assert isinstance(got.value, StorageUnreachableError) == (told is StorageUnreachableError)
