@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 import pytest
 from faults.model import DEADLINE_S, reached, watched
-from faults.processes import is_child
+from faults.processes import is_child, wait_for_the_hit
 
 import spark_dl
 from spark_dl.shards.dataset import Dataset
@@ -194,6 +194,7 @@ def start(dataset, tmp_path):
         caught.thread.join(DEADLINE_S)
         assert not caught.thread.is_alive(), "the run hangs"
     assert not orphans(before)
+    wait_for_the_hit()
 
 
 def orphans(before):

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
+import signal
 import time
 from pathlib import Path
 
-from spark_dl.testing import is_alive
+from spark_dl.testing import descendants, is_alive
+
+logger = logging.getLogger(__name__)
+
+#: What was hit since a test began, and all that it had started.
+_hit: list[int] = []
 
 
 def command(pid: int) -> list[bytes]:
@@ -31,6 +39,33 @@ def executor(pid: int) -> int:
     while not command(pid)[0].endswith(b"java"):
         pid = parent(pid)
     return pid
+
+
+def role(pid: int) -> str:
+    """Return what a process is to a training."""
+    if is_child(pid):
+        return "child"
+    words = command(pid)
+    if words[0].endswith(b"java"):
+        return "executor's JVM"
+    return "agent" if any(word.endswith(b".daemon") for word in words) else "driver"
+
+
+def strike(pid: int, how: signal.Signals = signal.SIGKILL) -> None:
+    """Send a signal and log to whom; what hangs on the process is noted for `wait_for_the_hit`.
+
+    Whose parent is gone is nobody's descendant any more: it is to be found before.
+    """
+    below = descendants(pid)
+    logger.info("%s to pid %d, %s, with %s below it", how.name, pid, role(pid), below or "nothing")
+    _hit.extend([pid, *below])
+    os.kill(pid, how)
+
+
+def wait_for_the_hit() -> None:
+    """Wait until all that was hit, and what it had started, is gone."""
+    hit, _hit[:] = list(_hit), []
+    wait_for_end(hit)
 
 
 def wait_for_end(pids, deadline_s: float = 60) -> None:

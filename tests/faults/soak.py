@@ -225,12 +225,13 @@ class Soak:
         kind = wanted if wanted in pids else "driver"
         step, attempt = last_step(self.paths.metrics), self.attempt
         started = time.monotonic()
-        its = descendants(self.driver.pid) if kind == "driver" else []
+        its = descendants(pids[kind])
         with contextlib.suppress(ProcessLookupError):
             os.kill(pids[kind], signal.SIGKILL)
         if kind == "driver":
             self.driver.wait(PATIENCE_S)
-            wait_for_end(its)
+        wait_for_end(its)
+        if kind == "driver":
             self.start()
         self.wait_for_attempt(attempt)
         self.kills.append((kind, time.monotonic() - started))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from faults.model import watched
+from faults.processes import strike
 
 from spark_dl.errors import CancelledError, ConfigError, TrainingFailedError
 from spark_dl.storage import JobState
@@ -150,7 +151,7 @@ def test_a_run_in_use_is_refused_and_lives_on(start, as_if_nothing_happened):
 
 def test_of_two_runs_at_once_one_loses_its_worker(start):
     caught = [start(run_id=f"run-{number}", num_workers=1) for number in range(2)]
-    os.kill(caught[0].children(workers=1)[0], signal.SIGKILL)
+    strike(caught[0].children(workers=1)[0])
     caught[1].children(workers=1)
     for run in caught:
         run.go()
@@ -168,7 +169,7 @@ def test_a_shard_that_is_damaged_before_a_restart(start, copied_dataset):
         with open(path, "r+b") as file:
             file.seek(os.path.getsize(path) - 20)
             file.write(b"\xff" * 8)
-    os.kill(victim, signal.SIGKILL)
+    strike(victim)
     with pytest.raises(TrainingFailedError) as ended:
         caught.result()
     assert "ShardError" in first_line(ended.value)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from pathlib import Path
 
 import pytest
 from faults.model import DEADLINE_S
-from faults.processes import executor, parent
+from faults.processes import executor, parent, strike
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
@@ -20,27 +19,27 @@ BACKENDS = ["barrier", "tensorflowonspark"]
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_child_is_killed(start, as_if_nothing_happened, backend, victim):
     caught = start(backend)
-    os.kill(caught.children()[victim], signal.SIGKILL)
+    strike(caught.children()[victim])
     as_if_nothing_happened(caught, caught.result())
 
 
 def test_a_child_crashes(start, as_if_nothing_happened):
     caught = start()
-    os.kill(caught.children()[1], signal.SIGSEGV)
+    strike(caught.children()[1], signal.SIGSEGV)
     as_if_nothing_happened(caught, caught.result())
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_agent_is_killed(start, as_if_nothing_happened, backend):
     caught = start(backend)
-    os.kill(parent(caught.children()[1]), signal.SIGKILL)
+    strike(parent(caught.children()[1]))
     as_if_nothing_happened(caught, caught.result())
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_an_executor_is_killed(start, as_if_nothing_happened, cluster_spark, backend):
     caught = start(backend)
-    os.kill(executor(caught.children()[1]), signal.SIGKILL)
+    strike(executor(caught.children()[1]))
     as_if_nothing_happened(caught, caught.result())
     assert cluster_spark.range(5).count() == 5
 
@@ -48,7 +47,7 @@ def test_an_executor_is_killed(start, as_if_nothing_happened, cluster_spark, bac
 def test_both_executors_are_killed(start, as_if_nothing_happened, cluster_spark):
     caught = start()
     for pid in {executor(child) for child in caught.children()}:
-        os.kill(pid, signal.SIGKILL)
+        strike(pid)
     as_if_nothing_happened(caught, caught.result())
     assert cluster_spark.range(5).count() == 5
 
@@ -56,7 +55,7 @@ def test_both_executors_are_killed(start, as_if_nothing_happened, cluster_spark)
 def test_a_child_stands_still_and_is_replaced(start, as_if_nothing_happened):
     caught = start(config=impatient(restart=True))
     victim = caught.children()[1]
-    os.kill(victim, signal.SIGSTOP)
+    strike(victim, signal.SIGSTOP)
     as_if_nothing_happened(caught, caught.result())
     assert not Path(f"/proc/{victim}").exists()
 
