@@ -53,6 +53,8 @@ _CANCELLED_BY_USER = (
     "cancelled part of cancelled job group",
     "was cancelled",
     "OPERATION_CANCELED",
+    # spark.stop() elsewhere, or `yarn application -kill`
+    "because SparkContext was shut down",
 )
 _NOT_A_RANK = -1
 #: How long agents get to follow a stop request before their Spark job is cancelled.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,40 @@ from clusters.boards import check_tensorboard
 from clusters.environment import run
 from clusters.flow import ON_YARN, SPARK_HOME, submit_flow
 
-pytestmark = [pytest.mark.smoke, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 
+CLI = "org.apache.hadoop.yarn.client.cli.ApplicationCLI"
+DEADLINE_S = 240
+
+
+def state_of_run(hadoop, root):
+    """Return what the only run below a folder says of itself, empty before it says anything."""
+    names = hadoop.fs("-ls", "-C", "-R", root).split()
+    status = [name for name in names if re.search(r"/runs/train-[^/]+/status\.json$", name)]
+    return json.loads(hadoop.fs("-cat", status[0]))["status"] if status else ""
+
+
+def test_an_application_that_is_killed_is_a_cancelled_run(hadoop, environment, tmp_path):
+    root = f"{hadoop.uri}/{tmp_path.name}"
+    hadoop.fs("-mkdir", "-p", root)
+    settings = ON_YARN | {"spark.pyspark.python": environment.python}
+    with ThreadPoolExecutor() as pool:
+        flow = pool.submit(
+            submit_flow, tmp_path, root, "barrier", "600", settings=settings, environ=hadoop.environ
+        )
+        deadline = time.monotonic() + DEADLINE_S
+        while state_of_run(hadoop, root) != "running":
+            assert time.monotonic() < deadline, flow
+            assert not flow.done(), flow.exception()
+        (application,) = re.findall(r"application_\d+_\d+", hadoop.java(CLI, "-list"))
+        hadoop.java(CLI, "-kill", application)
+        ended = str(flow.exception(DEADLINE_S))
+    assert "the Spark job was cancelled" in ended
+    assert state_of_run(hadoop, root) == "cancelled"
+
+
+@pytest.mark.smoke
 def test_everything_on_hdfs(hadoop, environment, tmp_path):
     root = f"hdfs:///{tmp_path.name}"  # a second try has its own
     settings = ON_YARN | {"spark.pyspark.python": environment.python}
