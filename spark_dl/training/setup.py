@@ -11,6 +11,7 @@ from spark_dl.training.data import evaluation_dataset, training_dataset
 from spark_dl.training.epochs import EpochPlan
 from spark_dl.training.export import takes_bare_input
 from spark_dl.training.initial import load_initial
+from spark_dl.training.inputs import check_inputs
 from spark_dl.training.metrics import check_reducible
 from spark_dl.training.model import build_model
 from spark_dl.training.resume import resume
@@ -103,6 +104,7 @@ def set_up(task: TrainTask, collective: Collective) -> Setup:
     )
     model = build_model(task, manifest.spec, collective)
     bare = takes_bare_input(model, manifest.spec)
+    check_inputs(model, manifest.spec, bare=bare)
     reader = open_split(task, manifest, task.train_split)
     _build(model, probe(reader, manifest, bare=bare))
     check_reducible(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 from pathlib import Path
@@ -16,6 +17,10 @@ from spark_dl.errors import CancelledError, ConfigError, TrainingFailedError
 from spark_dl.storage import JobState
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+
+
+#: Ranks whose errors come more than 0.3 s apart are not told together.
+SOME_RANKS = re.compile(r"\[rank (0|1|0, 1) on ")
 
 
 def first_line(error):
@@ -107,6 +112,74 @@ def test_an_error_at_export_leaves_no_model(start):
     with pytest.raises(TrainingFailedError, match="keeps its config to itself"):
         caught.result()
     assert not os.path.exists(caught.paths.models) or not os.listdir(caught.paths.models)
+
+
+def of_other_columns(spec, params):
+    import keras
+
+    inputs = [keras.Input((), name=name) for name in ("a", "z")]
+    model = keras.Model(inputs, keras.layers.Add()(inputs))
+    model.compile(optimizer="sgd", loss="mse")
+    return model
+
+
+def without_a_file(spec, params):
+    with open("/nowhere/weights", "rb") as file:
+        return file.read()
+
+
+@pytest.mark.parametrize(
+    ("model_fn", "causes"),
+    [
+        (
+            of_other_columns,
+            (
+                "ConfigError: the model does not fit its dataset: column 'b' goes into no input; ",
+                "input 'z' gets no column (features of a row: a float32 [], b float32 []; inputs: ",
+                "keras.Input((), name='a')",
+            ),
+        ),
+        (without_a_file, ("FileNotFoundError: ", "'/nowhere/weights'")),
+    ],
+    ids=["columns of others", "exception in model_fn"],
+)
+def test_an_error_before_the_first_step_ends_the_run(start, cluster_spark, model_fn, causes):
+    caught = start(model_fn=model_fn)
+    with pytest.raises(TrainingFailedError) as ended:
+        caught.result()
+    assert SOME_RANKS.match(first_line(ended.value))
+    for cause in causes:
+        assert cause in first_line(ended.value)
+    assert not ended.value.retryable
+    assert (caught.status.status, caught.status.attempt) == (JobState.FAILED, 1)
+    assert cluster_spark.range(5).count() == 5
+
+
+def risky(spec, params):
+    import keras
+    import tensorflow as tf
+
+    inputs = {feature.name: keras.Input((), name=feature.name) for feature in spec.features}
+    total = keras.layers.Add()(list(inputs.values()))
+    # of what is below zero there is no logarithm
+    total = keras.layers.Lambda(lambda t: tf.math.log(t - 9.0), name="risky")(total)
+    model = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Reshape((1,))(total)))
+    model.compile(optimizer="sgd", loss="mse")
+    return model
+
+
+def test_a_loss_that_is_no_number_is_told_with_its_layer(start, cluster_spark):
+    checked = {"training": {"log_every_steps": 1, "check_numerics": True}}
+    caught = start(model_fn=risky, config=checked)
+    with pytest.raises(TrainingFailedError) as ended:
+        caught.result()
+    assert SOME_RANKS.match(first_line(ended.value))
+    assert "DataError: the first NaN or infinity came out of " in first_line(ended.value)
+    assert "operation Log in layer " in first_line(ended.value)
+    assert "risky" in first_line(ended.value)
+    assert not ended.value.retryable
+    assert (caught.status.status, caught.status.attempt) == (JobState.FAILED, 1)
+    assert cluster_spark.range(5).count() == 5
 
 
 def die_at_step_six(rank):
