@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from spark_dl.shards import Manifest
 from spark_dl.training.checkpoint import CheckpointStore
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from spark_dl.training.task import TrainTask
 
 __all__ = ["Setup", "probe", "set_up"]
+
+#: On so many rows a user's own metrics are tried: a maximum may be 0 on one.
+_FEW_ROWS: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +110,8 @@ def set_up(task: TrainTask, collective: Collective) -> Setup:
     check_inputs(model, manifest.spec, bare=bare)
     reader = open_split(task, manifest, task.train_split)
     _build(model, probe(reader, manifest, bare=bare))
-    check_reducible(model)
+    few = min(_FEW_ROWS, manifest.totals[task.train_split])
+    check_reducible(model, probe(reader, manifest, bare=bare, num_rows=few))
     rate = _rate(task, model, collective, plan)
     store = CheckpointStore(task.paths, task.checkpoint)
     if task.init_from and collective.rank == 0 and not store.steps():
@@ -128,15 +132,18 @@ def set_up(task: TrainTask, collective: Collective) -> Setup:
     )
 
 
-def probe(reader: ShardReader, manifest: Manifest, *, bare: bool) -> tf.data.Dataset:
-    """Return one batch of one row.
+def probe(
+    reader: ShardReader, manifest: Manifest, *, bare: bool, num_rows: int = 1
+) -> tf.data.Dataset:
+    """Return a split's first rows, a batch each.
 
     Args:
         reader: a split.
         manifest: the dataset's.
         bare: as for `spark_dl.training.data.training_dataset`.
+        num_rows: how many.
     """
-    return evaluation_dataset(reader, manifest.spec, range(1), batch_size=1, bare=bare)
+    return evaluation_dataset(reader, manifest.spec, range(num_rows), batch_size=1, bare=bare)
 
 
 def _build(model: keras.Model, row: tf.data.Dataset) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from spark_dl.errors import ConfigError
 from spark_dl.schema import FeatureSpec
 from spark_dl.storage import RunPaths
-from spark_dl.testing import dense_entries
+from spark_dl.testing import dense_entries, write_shards
 from spark_dl.training import TrainTask
 from spark_dl.training.collective import Collective
 from spark_dl.training.export import takes_bare_input
 from spark_dl.training.metrics import check_reducible
 from spark_dl.training.model import build_model
+from spark_dl.training.setup import set_up
 
 SPEC = FeatureSpec(entries=dense_entries(3))
 
@@ -86,22 +89,129 @@ def test_the_users_optimizer_object_is_left_as_it_was():
     assert model.get_compile_config()["optimizer"]["class_name"] == "Adam"
 
 
-def test_a_metric_that_is_no_sum_is_refused_by_name():
-    class Largest(keras.metrics.Metric):
-        def __init__(self):
-            super().__init__(name="largest")
-            self.seen = self.add_variable((), "zeros", name="seen", aggregation="mean")
+class Own(keras.metrics.Metric):
+    """A user's metric with one variable; `update` gives its next value."""
 
-        def update_state(self, y_true, y_pred, sample_weight=None):
-            self.seen.assign(keras.ops.max(y_pred))
+    def __init__(self, update, **settings):
+        super().__init__(name="own")
+        self.update = update
+        self.seen = self.add_variable((), "zeros", name="seen", **settings)
 
-        def result(self):
-            return self.seen
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.seen.assign(self.update(self.seen, keras.ops.sum(keras.ops.abs(y_true - y_pred))))
 
-    model = model_with(metrics=[Largest()])
-    model.evaluate(keras.ops.ones((1, 3)), keras.ops.ones((1, 1)), verbose=0)
-    with pytest.raises(ConfigError, match="'largest/seen' is aggregated by 'mean', not by sum"):
-        check_reducible(model)
+    def result(self):
+        return self.seen
+
+
+class OwnStart(keras.metrics.MeanAbsoluteError):
+    """Starts anew from another number than 0."""
+
+    def reset_state(self):
+        super().reset_state()
+        self.count.assign(5.0)
+
+
+class OwnMean(keras.metrics.MeanAbsoluteError):
+    """Only what it returns is the user's; Keras sums."""
+
+    def result(self):
+        return super().result() ** 2
+
+
+class Loud(keras.layers.Layer):
+    """Draws at random also where nothing is trained."""
+
+    def call(self, x):
+        return x + tf.random.normal(tf.shape(x))
+
+
+def largest(seen, error):
+    return keras.ops.maximum(seen, error)
+
+
+def total(seen, error):
+    return seen + error
+
+
+def rows(count=5):
+    x = np.random.default_rng(2).normal(size=(count, 3)).astype(np.float32)
+    return tf.data.Dataset.from_tensor_slices((x, x.sum(axis=1, keepdims=True))).batch(1)
+
+
+def check(model):
+    model.evaluate(rows(1), verbose=0)
+    model.reset_metrics()
+    check_reducible(model, rows())
+
+
+@pytest.mark.parametrize(
+    ("metric", "message"),
+    [
+        (lambda: Own(total, aggregation="mean"), "'own/seen' is aggregated by 'mean', not by sum"),
+        (lambda: Own(largest), "metric 'own': its variable 'own/seen' is no sum over rows"),
+        (lambda: Own(lambda seen, error: error), "'own/seen' is no sum"),
+        (lambda: Own(lambda seen, error: 0.9 * seen + error), "'own/seen' is no sum"),
+        (lambda: OwnStart(name="own"), "'own/count' is no sum"),
+    ],
+)
+def test_a_metric_that_is_no_sum_is_refused_by_name(metric, message):
+    with pytest.raises(ConfigError, match=message):
+        check(model_with(metrics=["mae", metric()]))
+
+
+def test_it_is_said_what_was_found_and_expected():
+    count = Own(lambda seen, error: keras.ops.maximum(seen, 2.0))
+    with pytest.raises(ConfigError, match=r"rows twice it holds 2, expected 4, for it holds 2"):
+        check(model_with(metrics=[count]))
+
+
+@pytest.mark.parametrize("metric", [lambda: Own(total), OwnMean, lambda: "auc"])
+def test_a_metric_that_sums_is_fine_and_begins_with_nothing(metric):
+    model = model_with(metrics=[metric()])
+    check(model)
+    assert not any(np.any(variable.numpy()) for variable in model.metrics_variables)
+
+
+def test_of_what_is_random_nothing_can_be_said():
+    inputs = keras.Input((3,), name="x")
+    model = keras.Model(inputs, keras.layers.Dense(1)(Loud()(inputs)))
+    model.compile(optimizer="sgd", loss="mse", metrics=[Own(total)])
+    check(model)
+
+
+def test_a_metric_of_the_models_own_test_step_is_tried_too():
+    class Watching(keras.Model):
+        def test_step(self, data):
+            x, y = data
+            self.own.update_state(y, self(x))
+            return {"own": self.own.result()}
+
+    inputs = keras.Input((3,), name="x")
+    model = Watching(inputs, keras.layers.Dense(1)(inputs))
+    model.own = Own(largest)
+    model.compile(optimizer="sgd", loss="mse")
+    with pytest.raises(ConfigError, match="metric 'own': its variable 'own/seen' is no sum"):
+        check(model)
+
+
+@pytest.mark.parametrize("count", [1, 12])
+def test_a_rank_refuses_it_before_it_trains(tmp_path, count):
+    x = np.zeros((count, 3), np.float32)
+    y = np.arange(count, dtype=np.float32) + (count == 1)  # the first of several rows tells nothing
+    write_shards(str(tmp_path), dense_entries(3), {"train": {"x": x, "y": y}})
+
+    def training(update):
+        return TrainTask(
+            model_fn=lambda spec, params: model_with(metrics=[Own(update)]),
+            dataset=str(tmp_path),
+            paths=RunPaths(runs=str(tmp_path), run_id="r"),
+            global_batch_size=1,
+        )
+
+    set_up(training(total), Collective())
+    with pytest.raises(ConfigError, match="metric 'own': its variable 'own/seen' is no sum"):
+        set_up(training(largest), Collective())
 
 
 def test_a_single_input_is_passed_as_the_model_declares_it():
