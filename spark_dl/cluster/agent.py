@@ -240,15 +240,15 @@ class Agent:
                 self.child.release()
             case "dump":
                 self.child.dump_stack()
-                threading.Timer(_STACK_S, self._send_stack).start()
+                threading.Timer(_STACK_S, self._send_stack, [self.child.step]).start()
             case "restart":
                 self._restart(int(message["attempt"]))
             case other:
                 logger.warning("agent of rank %d: unknown message %r", self.task.rank, other)
 
-    def _send_stack(self) -> None:
-        child = self.child
-        self._send({"kind": "stack", "state": child.state(), "lines": list(child.tail)})
+    def _send_stack(self, step: int | None) -> None:
+        told = {"state": self.child.state(), "lines": list(self.child.tail), "step": step}
+        self._send({"kind": "stack", **told})
 
     def _restart(self, attempt: int) -> None:
         """Replace the child; the new one gets its job once all ranks have theirs ready."""

@@ -62,7 +62,7 @@ class LaunchRequest:
         restarts: how often workers that were lost are started again.
         stall_after_s: how long ranks may be without progress before they are named; `None`: for
             ever.
-        restart_on_stall: whether a stall ends the try.
+        stall_timeout_s: how long before the try ends; `None`: for ever.
         slow_after_s: how long a rank may be much slower than the others before it is named; `None`:
             for ever.
         on_restart: called with the number of the try that follows and the error that ended the one
@@ -90,7 +90,7 @@ class LaunchRequest:
     attempt: int = 1
     restarts: RestartPolicy = field(default_factory=RestartPolicy)
     stall_after_s: float | None = None
-    restart_on_stall: bool = False
+    stall_timeout_s: float | None = None
     slow_after_s: float | None = None
     on_restart: Callable[[int, Exception], None] = _ignore
     make_room: Callable[[Callable[[], None]], object] = _ignore

@@ -142,6 +142,8 @@ def _lose(status: WorkerStatus, _message: Message) -> None:
 def _explain(status: WorkerStatus, message: Message) -> None:
     status.process_state = str(message["state"])
     status.stack = tuple(map(str, message["lines"]))
+    if message["step"] is not None:  # a process that was stopped may not have reported its last
+        status.step = int(message["step"])
 
 
 _CHANGES: Final[dict[object, Callable[[WorkerStatus, Message], None]]] = {

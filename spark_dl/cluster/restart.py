@@ -16,7 +16,10 @@ from spark_dl.errors import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Mishap", "Raise", "RestartPolicy", "Retry", "judge"]
+__all__ = ["STALLED", "Mishap", "Raise", "RestartPolicy", "Retry", "judge"]
+
+#: What became of a rank that stood still for too long.
+STALLED: Final = "Stalled"
 
 _HOUR_S: Final = 3600.0
 #: Tries in a row that may end without a step: a third time is no bad luck.
@@ -34,12 +37,14 @@ class RestartPolicy:
         per_hour: within any hour.
         backoff_s: seconds before the first; they double while no step is made between two.
         backoff_max_s: seconds at most.
+        on_stall: whether also ranks that stood still are.
     """
 
     max_restarts: int = 0
     per_hour: int = 10
     backoff_s: float = 1.0
     backoff_max_s: float = 60.0
+    on_stall: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +76,13 @@ class Mishap:
             outside = _FROM_OUTSIDE | ({"killed by SIGKILL"} if self.step is None else frozenset())
             return all(failure.error in outside for failure in self.error.failures)
         return not isinstance(self.error, TimeoutExpiredError)
+
+    @property
+    def is_stall(self) -> bool:
+        """Whether ranks stood still."""
+        return isinstance(self.error, TrainingFailedError) and any(
+            failure.error == STALLED for failure in self.error.failures
+        )
 
     @property
     def is_of_memory(self) -> bool:
@@ -111,23 +123,31 @@ def judge(mishaps: Sequence[Mishap], policy: RestartPolicy) -> Retry | Raise:
         mishaps: all ends of tries so far, the newest last; at least one.
         policy: the limits.
     """
-    last, restarts = mishaps[-1], len(mishaps) - 1
+    last = mishaps[-1]
     if not _may_pass(last.error) or policy.max_restarts == 0:
         return Raise()
-    if isinstance(last.error, (TimeoutExpiredError, ResourceError)) and restarts == 0:
+    if isinstance(last.error, (TimeoutExpiredError, ResourceError)) and len(mishaps) == 1:
         return Raise()  # a cluster that has never been there: waiting as long again helps nobody
     if why := _hopeless(mishaps):
         return Raise(why=why, is_final=True)
+    if why := _not_allowed(mishaps, policy):
+        return Raise(why=why)
+    after_s = policy.backoff_s * 2.0 ** _fruitless(mishaps)
+    return Retry(after_s=min(after_s, policy.backoff_max_s))
+
+
+def _not_allowed(mishaps: Sequence[Mishap], policy: RestartPolicy) -> str:
+    """Return which setting forbids a restart, empty if none does."""
+    last, restarts = mishaps[-1], len(mishaps) - 1
+    if last.is_stall and not policy.on_stall:
+        return "cluster.restart_on_stall is off"
     if restarts >= policy.max_restarts:
-        return Raise(why=f"it was restarted {restarts} times (cluster.max_restarts)")
+        return f"it was restarted {restarts} times (cluster.max_restarts)"
     # the one to come counts too
     recent = sum(last.time - mishap.time < _HOUR_S for mishap in mishaps)
     if recent > policy.per_hour:
-        return Raise(
-            why=f"it was restarted {recent - 1} times within an hour (cluster.restarts_per_hour)"
-        )
-    after_s = policy.backoff_s * 2.0 ** _fruitless(mishaps)
-    return Retry(after_s=min(after_s, policy.backoff_max_s))
+        return f"it was restarted {recent - 1} times within an hour (cluster.restarts_per_hour)"
+    return ""
 
 
 def _may_pass(error: Exception) -> bool:

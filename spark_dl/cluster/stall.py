@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from spark_dl.cluster.restart import STALLED
 from spark_dl.cluster.status import RankPhase
 from spark_dl.errors import RankFailure, TrainingFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from spark_dl.cluster.status import WorkerStatus
 
@@ -72,19 +74,27 @@ class StackInquiry:
 
 
 class StallWatch:
-    """Names ranks that stand still, with their stacks.
+    """Names ranks that stand still, with their stacks, and ends the try if they do so for too long.
 
     Args:
-        after_s: how long a rank may be without progress; `None` for ever.
-        is_fatal: whether a stall ends the try.
+        after_s: how long ranks may be without progress before they are named; `None` for ever.
+        timeout_s: how long before the try ends; `None` for ever.
+        is_fatal: whether the try ends when they are named.
         ask: has all children write their stacks.
     """
 
-    def __init__(self, *, after_s: float | None, is_fatal: bool, ask: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        *,
+        after_s: float | None,
+        timeout_s: float | None,
+        is_fatal: bool,
+        ask: Callable[[], None],
+    ) -> None:
         """Begin to watch."""
-        self._after_s = after_s
+        self._name = _Limit(after_s, "cluster.stall_after_s", StackInquiry(ask))
+        self._end = _Limit(timeout_s, "cluster.stall_timeout_s", StackInquiry(ask))
         self._is_fatal = is_fatal
-        self._stacks = StackInquiry(ask)
 
     def look(self, statuses: Sequence[WorkerStatus], now: float) -> None:
         """Look at the ranks; called often.
@@ -92,38 +102,61 @@ class StallWatch:
         Raises:
             TrainingFailedError: they stand still, and that is to end the try.
         """
-        if self._after_s is None:
-            return
-        found = stalled(statuses, now=now, after_s=self._after_s)
-        if not found:
-            self._stacks.forget()
-        elif self._stacks.is_answered(now):
-            self._tell(statuses, found)
-
-    def _tell(self, statuses: Sequence[WorkerStatus], found: Sequence[WorkerStatus]) -> None:
-        # a rank whose process cannot run is the cause, whoever else waits
-        halted = [status for status in statuses if status.process_state in _STATES]
-        error = TrainingFailedError.from_failures(
-            [_failure(status, self._after_s or 0.0) for status in halted or found]
-        )
-        if self._is_fatal:
+        if error := self._end.broken(statuses, now):
             raise error
-        logger.warning(
-            "%s\nthe run waits on; cluster.restart_on_stall: true would start it again", error
+        error = self._name.broken(statuses, now)
+        if error and self._is_fatal:
+            raise error
+        if error:
+            logger.warning(
+                "%s\nthe run waits on; cluster.restart_on_stall: true would start it again", error
+            )
+
+
+@dataclass(frozen=True)
+class _Limit:
+    """How long ranks may be without progress.
+
+    Attributes:
+        after_s: so long; `None` for ever.
+        setting: what sets it.
+        stacks: asks for the stacks when it is broken.
+    """
+
+    after_s: float | None
+    setting: str
+    stacks: StackInquiry
+
+    def broken(self, statuses: Sequence[WorkerStatus], now: float) -> TrainingFailedError | None:
+        """Return what is to be said of it, once each time that it is broken; `None` else."""
+        if self.after_s is None:
+            return None
+        found = stalled(statuses, now=now, after_s=self.after_s)
+        if not found:
+            self.stacks.forget()
+        elif self.stacks.is_answered(now):
+            # a rank whose process cannot run is the cause, whoever else waits
+            halted = [status for status in statuses if status.process_state in _STATES]
+            return self._error(halted or found)
+        return None
+
+    def _error(self, ranks: Iterable[WorkerStatus]) -> TrainingFailedError:
+        return TrainingFailedError.from_failures(
+            [_failure(status, self.after_s or 0.0, self.setting) for status in ranks]
         )
 
 
-def _failure(status: WorkerStatus, after_s: float) -> RankFailure:
+def _failure(status: WorkerStatus, after_s: float, setting: str) -> RankFailure:
     doing = f" while {status.doing}" if status.doing else ""
     where = f"after step {status.step}" if status.step is not None else "before its first step"
     state = _STATES.get(status.process_state)
     return RankFailure(
         rank=status.rank,
         host=status.host,
-        error="Stalled",
+        error=STALLED,
         message=(
             f"no progress for {after_s:g} s {where}{doing}"
-            f"{f'; its process is {state}' if state else ''} (cluster.stall_after_s)"
+            f"{f'; its process is {state}' if state else ''} ({setting})"
         ),
         traceback="\n".join(status.stack),
         log_url=status.log_url,

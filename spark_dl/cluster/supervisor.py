@@ -138,7 +138,8 @@ class _Supervisor:
     def _watch(self, group: WorkerGroup) -> list[dict[str, Any]]:
         stalls = StallWatch(
             after_s=self._request.stall_after_s,
-            is_fatal=self._request.restart_on_stall,
+            timeout_s=self._request.stall_timeout_s,
+            is_fatal=self._request.restarts.on_stall,
             ask=group.ask_for_stacks,
         )
         slow = SlowWatch(after_s=self._request.slow_after_s, ask=group.ask_for_stacks)

@@ -263,8 +263,11 @@ class ClusterConfig(Section):
             made between two.
         stall_after_s: seconds without progress after which the workers that hold the others up are
             named, with their stacks; 300, longer than a slow step. `None` for never.
-        restart_on_stall: whether such workers are started again; by default the run waits on,
-            because a step may just take that long.
+        stall_timeout_s: seconds without progress of any worker after which the run ends, as one
+            that may be started again, so that none hangs for ever. 1800, more than a step, the copy
+            of the first shards or an export takes; `None` for never.
+        restart_on_stall: whether workers that stand still for `stall_after_s` are started again; by
+            default the run waits on, because a step may just take that long.
         slow_after_s: seconds after which a worker whose own part of a step takes more than twice as
             long as the others' is named, with its stack; 60, longer than a neighbour's short job.
             `None` for never. On GPUs this is not measured.
@@ -289,6 +292,7 @@ class ClusterConfig(Section):
     restarts_per_hour: PositiveInt = 10
     restart_backoff_s: PositiveSeconds = 1.0
     stall_after_s: PositiveSeconds | None = 300.0
+    stall_timeout_s: PositiveSeconds | None = 1800.0
     restart_on_stall: Flag = False
     slow_after_s: PositiveSeconds | None = 60.0
     ports: Text | None = None

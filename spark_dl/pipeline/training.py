@@ -274,6 +274,7 @@ def _restarts(cluster: ClusterConfig) -> RestartPolicy:
         max_restarts=cluster.max_restarts,
         per_hour=cluster.restarts_per_hour,
         backoff_s=cluster.restart_backoff_s,
+        on_stall=cluster.restart_on_stall,
     )
 
 
@@ -309,7 +310,7 @@ def _request(
         attempt=record.status.attempt,
         restarts=_restarts(cluster),
         stall_after_s=cluster.stall_after_s,
-        restart_on_stall=cluster.restart_on_stall,
+        stall_timeout_s=cluster.stall_timeout_s,
         slow_after_s=cluster.slow_after_s,
         ports=cluster.port_range,
         on_restart=on_restart,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ from spark_dl.errors import ConfigError
 from spark_dl.shards import Manifest
 from spark_dl.shards.assignment import evaluation_rows
 from spark_dl.training.checkpoint import CheckpointStore, Position
-from spark_dl.training.data import evaluation_dataset, training_dataset
+from spark_dl.training.data import as_it_stands, evaluation_dataset, training_dataset
 from spark_dl.training.events import RunLog
 from spark_dl.training.export import takes_bare_input
 from spark_dl.training.finish import export_trained
@@ -118,6 +118,10 @@ class OwnCheckpoints:
         self._saver.wait()
 
 
+#: Seconds between two signs that batches are taken.
+_SIGN_S: Final = 1.0
+
+
 class OwnLoop:
     """What a ``train_fn(ctx)`` gets: its place in the cluster, its rows, and where to report.
 
@@ -144,6 +148,7 @@ class OwnLoop:
         self._collective = collective
         self._send = report
         self._log: RunLog | None = None
+        self._signed = -_SIGN_S
         self._manifest = Manifest.read(task.dataset)
         self._assignment = assign_rows(task, self._manifest, collective)
         self.rank = collective.rank
@@ -190,12 +195,31 @@ class OwnLoop:
         if split == self._task.train_split:
             epoch, step = divmod(start_step, self.steps_per_epoch)
             epochs = range(epoch, self.epochs)
-            return training_dataset(
+            batches = training_dataset(
                 reader, self._assignment, self.spec, epochs=epochs, bare=False, step=step
             )
+            return self._signing(batches)
         rows = evaluation_rows(self._manifest.totals[split], self.world_size, self.rank)
         size = max(self._task.global_batch_size // self.world_size, 1)
-        return evaluation_dataset(reader, self.spec, rows, batch_size=size, bare=False)
+        return self._signing(
+            evaluation_dataset(reader, self.spec, rows, batch_size=size, bare=False)
+        )
+
+    def _signing(self, batches: tf.data.Dataset) -> tf.data.Dataset:
+        """Have the driver know that this rank goes on, also where `report` is seldom called."""
+
+        def sign() -> np.bool_:
+            now = time.monotonic()
+            if now - self._signed >= _SIGN_S:
+                self._signed = now
+                self._send({"kind": "pulse"})
+            return np.True_
+
+        def taken(*batch: Any) -> Any:  # noqa: ANN401 - as the dataset gives it
+            tf.numpy_function(sign, [], tf.bool)
+            return batch
+
+        return batches.map(as_it_stands(taken))
 
     def strategy(self) -> tf.distribute.Strategy:
         """Return the `MultiWorkerMirroredStrategy` of the cluster, for loops that are built on one.

@@ -10,6 +10,8 @@ import pytest
 from faults.model import DEADLINE_S
 from faults.processes import executor, parent, strike
 
+from spark_dl.errors import TrainingFailedError
+
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
 BACKENDS = ["barrier", "tensorflowonspark"]
@@ -58,6 +60,26 @@ def test_a_child_stands_still_and_is_replaced(start, as_if_nothing_happened):
     strike(victim, signal.SIGSTOP)
     as_if_nothing_happened(caught, caught.result())
     assert not Path(f"/proc/{victim}").exists()
+
+
+def test_no_child_stands_still_for_ever(start, as_if_nothing_happened, cluster_spark):
+    """With the settings as they are nobody starts it again: the run ends, and can go on."""
+    caught = start(config={"cluster": {"stall_timeout_s": 5}})
+    victim = caught.children()[1]
+    strike(victim, signal.SIGSTOP)
+    with pytest.raises(TrainingFailedError) as error:
+        caught.result()
+    told = str(error.value)
+    assert told.startswith("[rank 1 on ")
+    assert "Stalled: no progress for 5 s after step 9" in told
+    assert "its process is stopped by a signal (cluster.stall_timeout_s)" in told
+    assert "not restarted: cluster.restart_on_stall is off" in told
+    assert (error.value.retryable, error.value.exit_code) == (True, 75)
+    assert caught.status.error.retryable
+    assert not Path(f"/proc/{victim}").exists()
+    assert cluster_spark.range(5).count() == 5
+    again = start()
+    as_if_nothing_happened(again, again.result())
 
 
 def oversleep(rank):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -115,6 +117,23 @@ def test_two_workers_learn_what_one_does(dataset, alone, tmp_path):
         ("train", 2 * STEPS, 1),
         ("validation", 2 * STEPS, 1),
     ]
+
+
+def test_batches_that_are_taken_tell_the_driver_that_the_rank_goes_on(
+    dataset, tmp_path, monkeypatch
+):
+    """Or a loop that reports seldom would count as one that stands still."""
+    from spark_dl.training import own_loop
+    from spark_dl.training.collective import Collective
+
+    now, told = itertools.count(0, own_loop._SIGN_S / 2), []
+    monkeypatch.setattr(own_loop, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    ctx = own_loop.OwnLoop(make_task(dataset, tmp_path), Collective(), told.append)
+    assert sum(1 for _ in ctx.dataset()) == EPOCHS * STEPS
+    assert told == [{"kind": "pulse"}] * STEPS, "one each second, of two batches a second"
+    told.clear()
+    assert sum(int(y.shape[0]) for _, y in ctx.dataset("validation")) == 10
+    assert told
 
 
 @pytest.mark.faults

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from spark_dl.cluster.restart import Mishap, Raise, RestartPolicy, Retry, judge
@@ -46,6 +48,15 @@ def test_what_may_pass_is_tried_again(error):
 )
 def test_what_would_happen_again_is_not(error):
     assert judge(mishaps((error, 7)), POLICY) == Raise()
+
+
+def test_ranks_that_stood_still_are_started_again_where_that_is_wanted():
+    stalled = mishaps((failed("Stalled"), 7))
+    off = Raise(why="cluster.restart_on_stall is off")
+    assert judge(stalled, POLICY) == off
+    assert not off.is_final, "somebody else may"
+    assert judge(stalled, replace(POLICY, on_stall=True)) == Retry(after_s=1)
+    assert judge(mishaps((failed(), 7)), POLICY) == Retry(after_s=1)
 
 
 def test_no_restart_where_none_is_wanted():

@@ -34,9 +34,12 @@ def test_those_behind_hold_the_others_up():
     assert ranks(stalled(done, now=12, after_s=10)) == [1]
 
 
-def watch(*, is_fatal, after_s=10.0):
+def watch(*, is_fatal, after_s=10.0, timeout_s=None):
     asked = []
-    return StallWatch(after_s=after_s, is_fatal=is_fatal, ask=lambda: asked.append(1)), asked
+    watching = StallWatch(
+        after_s=after_s, timeout_s=timeout_s, is_fatal=is_fatal, ask=lambda: asked.append(1)
+    )
+    return watching, asked
 
 
 def test_stacks_are_asked_for_once_and_told_once(caplog):
@@ -70,6 +73,35 @@ def test_a_stall_ends_the_try_where_that_is_wanted():
     with pytest.raises(TrainingFailedError, match="before its first step") as caught:
         watching.look([status(0)], 15)
     assert caught.value.retryable
+
+
+@pytest.mark.parametrize("after_s", [10.0, None, 90.0])
+def test_no_stall_lasts_for_ever(after_s, caplog):
+    watching, asked = watch(is_fatal=False, after_s=after_s, timeout_s=60)
+    stuck = status(1, step=6, doing="training", stack=("File x, line 3",))
+    for now in (11, 14, 59, 61, 63):
+        watching.look([status(0, step=7), stuck], now)
+    assert len(caplog.records) == (after_s == 10.0)
+    with pytest.raises(TrainingFailedError) as caught:
+        watching.look([status(0, step=7), stuck], 64)
+    said = str(caught.value)
+    assert said.startswith(
+        "[rank 1 on h1] Stalled: no progress for 60 s after step 6 while training "
+        "(cluster.stall_timeout_s)"
+    )
+    assert "File x, line 3" in said
+    assert caught.value.retryable
+    assert len(asked) == 1 + (after_s == 10.0)
+
+
+def test_progress_at_the_last_moment_counts():
+    watching, asked = watch(is_fatal=False, after_s=None, timeout_s=60)
+    both = [status(0), status(1)]
+    watching.look(both, 61)
+    both[1].progressed = 62
+    for now in (64, 121):
+        watching.look(both, now)
+    assert len(asked) == 1
 
 
 def test_none_is_for_ever():
