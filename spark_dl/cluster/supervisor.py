@@ -63,7 +63,8 @@ class _Supervisor:
         except BaseException as error:
             self._enter(RunState.STOPPING)
             self._drop_group(type(error).__name__)
-            self._enter(RunState.FAILED if isinstance(error, Exception) else RunState.CANCELLED)
+            of_itself = isinstance(error, Exception) and not isinstance(error, CancelledError)
+            self._enter(RunState.FAILED if of_itself else RunState.CANCELLED)
             raise
         self._enter(RunState.STOPPING)
         group, self._group = self._group, None
