@@ -24,7 +24,7 @@ DEADLINE_S = 240
 def state_of_run(hadoop, root):
     """Return what the only run below a folder says of itself, empty before it says anything."""
     names = hadoop.fs("-ls", "-C", "-R", root).split()
-    status = [name for name in names if re.search(r"/runs/train-[^/]+/status\.json$", name)]
+    status = [name for name in names if re.search(r"/runs/[^/]+/status\.json$", name)]
     return json.loads(hadoop.fs("-cat", status[0]))["status"] if status else ""
 
 
@@ -34,7 +34,7 @@ def test_an_application_that_is_killed_is_a_cancelled_run(hadoop, environment, t
     settings = ON_YARN | {"spark.pyspark.python": environment.python}
     with ThreadPoolExecutor() as pool:
         flow = pool.submit(
-            submit_flow, tmp_path, root, "barrier", "600", settings=settings, environ=hadoop.environ
+            submit_flow, tmp_path, root, "barrier", "200", settings=settings, environ=hadoop.environ
         )
         deadline = time.monotonic() + DEADLINE_S
         while state_of_run(hadoop, root) != "running":
