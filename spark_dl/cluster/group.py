@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import queue
+import re
 import sys
 import threading
 import uuid
@@ -18,6 +19,7 @@ from spark_dl.cluster.agent import TaskFacts
 from spark_dl.cluster.codec import new_secret, seal
 from spark_dl.cluster.control import ControlServer, Envelope
 from spark_dl.cluster.hub import RemoteControl
+from spark_dl.cluster.naming import cancel_job, name_job
 from spark_dl.cluster.plan import LaunchPlan
 from spark_dl.cluster.profile import worker_profile
 from spark_dl.cluster.ranks import RankTable
@@ -48,13 +50,10 @@ __all__ = ["BarrierWorkerGroup", "driver_search_path"]
 
 logger = logging.getLogger(__name__)
 
-_CANCELLED_BY_USER = (
-    "SPARK_JOB_CANCELLED",
-    "cancelled part of cancelled job group",
-    "was cancelled",
-    "OPERATION_CANCELED",
-    # spark.stop() elsewhere, or `yarn application -kill`
-    "because SparkContext was shut down",
+#: What Spark says of a job that somebody cancelled; the second before 4.0, and of an application
+#: that was stopped: by spark.stop() elsewhere, or `yarn application -kill`.
+_CANCELLED_BY_USER = re.compile(
+    r"SPARK_JOB_CANCELLED|Job \d+ cancelled|was cancelled|OPERATION_CANCELED"
 )
 _NOT_A_RANK = -1
 #: How long agents get to follow a stop request before their Spark job is cancelled.
@@ -146,11 +145,11 @@ class BarrierWorkerGroup:
         """Open the control channel and submit the stage."""
         self._spark = spark
         self._request = request
-        self._group = f"spark_dl-{request.name}-{uuid.uuid4().hex[:8]}"
+        self._tag = f"spark_dl-{request.name}-{uuid.uuid4().hex[:8]}"
         self._secret = secret = new_secret()
         self._tokens = TokenWatch(functools.partial(_jvm.delegation_tokens, spark))
         job = pickle_by_value((request.function, request.value))
-        self._server = _open_control(spark, request, self._group, secret)
+        self._server = _open_control(spark, request, self._tag, secret)
         plan = LaunchPlan(
             job=job,
             world_size=request.num_workers,
@@ -178,7 +177,7 @@ class BarrierWorkerGroup:
 
         def submit() -> None:
             try:
-                self._name_job(self._title())
+                name_job(spark, self._tag, self._title())
                 ranks = spark.range(0, size, 1, size)
                 # Spark before 4.0 knows no `profile`
                 further = {"profile": profile} if profile is not None else {}
@@ -189,7 +188,7 @@ class BarrierWorkerGroup:
                 self._job_error = error
             self._server.inbox.put(Envelope(rank=_NOT_A_RANK, message={"kind": "job-ended"}))
 
-        thread = _thread_class(spark)(target=submit, name=self._group, daemon=True)
+        thread = _thread_class(spark)(target=submit, name=self._tag, daemon=True)
         thread.start()
         return thread
 
@@ -197,19 +196,6 @@ class BarrierWorkerGroup:
         request = self._request
         what = request.title or request.name
         return f"spark_dl: {what}, {request.num_workers} workers, attempt {request.attempt}"
-
-    def _name_job(self, description: str) -> None:
-        """Give this thread's jobs the name by which they are cancelled."""
-        if _jvm.is_connect(self._spark):
-            self._spark.addTag(self._group)
-        else:
-            self._spark.sparkContext.setJobGroup(self._group, description)
-
-    def _cancel_job(self) -> None:
-        if _jvm.is_connect(self._spark):
-            self._spark.interruptTag(self._group)
-        else:
-            self._spark.sparkContext.cancelJobGroup(self._group)
 
     def poll(self, timeout_s: float) -> list[WorkerStatus]:
         """Wait up to `timeout_s` for news and return the status of every rank.
@@ -281,7 +267,7 @@ class BarrierWorkerGroup:
             return  # and so does YARN
         if self._job_error is not None:
             text = str(self._job_error)
-            if any(mark in text for mark in _CANCELLED_BY_USER):
+            if _CANCELLED_BY_USER.search(text):
                 msg = f"{self._request.name}: the Spark job was cancelled"
                 raise CancelledError(msg) from self._job_error
             msg = (
@@ -310,7 +296,7 @@ class BarrierWorkerGroup:
         self._thread.join(timeout=min(_LISTEN_S, self._request.timeouts.stop_s))
         if self._thread.is_alive():
             # agents that do not listen (still in the rendezvous, or frozen) end with their job
-            self._cancel_job()
+            cancel_job(self._spark, self._tag)
 
     def close(self) -> None:
         """Wait for the tasks' end and close the control channel.
@@ -322,7 +308,7 @@ class BarrierWorkerGroup:
         try:
             self._thread.join(timeout=timeout_s)
             if self._thread.is_alive():
-                self._cancel_job()
+                cancel_job(self._spark, self._tag)
                 self._thread.join(timeout=timeout_s)
             if isinstance(self._server, RemoteControl):
                 self._server.fetch()

@@ -109,12 +109,32 @@ def test_all_ports_lie_in_the_range_that_a_firewall_lets_through(backend, free_p
         run(backend, describe, ports=PortRange(span.low, span.low + 1))
 
 
+def last_job(spark):
+    jobs = spark._jsc.sc().statusStore().jobsList(None)
+    return max((jobs.apply(n) for n in range(jobs.size())), key=lambda job: job.jobId())
+
+
 def test_its_job_has_a_name_in_sparks_pages(backend, cluster_spark):
     run(backend, describe, title="train digits", attempt=2)
-    jobs = cluster_spark._jsc.sc().statusStore().jobsList(None)
-    last = max((jobs.apply(n) for n in range(jobs.size())), key=lambda job: job.jobId())
+    last = last_job(cluster_spark)
     assert last.description().get() == "spark_dl: train digits, 2 workers, attempt 2"
     assert last.jobGroup().get().startswith("spark_dl-test-")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "shown"),
+    [("my digits", "my digits"), ("", "spark_dl: train digits, 2 workers, attempt 1")],
+)
+def test_its_job_keeps_the_group_of_its_caller(backend, cluster_spark, theirs, shown):
+    context = cluster_spark.sparkContext
+    context.setJobGroup("mine", theirs)
+    try:
+        run(backend, describe, title="train digits")
+    finally:
+        for name in ("spark.jobGroup.id", "spark.job.description"):
+            context.setLocalProperty(name, None)
+    last = last_job(cluster_spark)
+    assert (last.jobGroup().get(), last.description().get()) == ("mine", shown)
 
 
 def test_tensorflowonspark_is_no_label(cluster_spark):
@@ -238,17 +258,35 @@ def test_where_there_is_no_room_for_another_try_the_error_says_what_was_lost(bac
     assert ended.value.retryable
 
 
-def test_cancelling_the_spark_job_cancels_the_run(backend, cluster_spark):
-    pids = {}
+def kill_as_the_page_does(context):
+    for number in context.statusTracker().getActiveJobsIds():
+        context._jsc.sc().cancelJob(number)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda context: context.cancelAllJobs(),
+        lambda context: context.cancelJobsWithTag("my"),
+        kill_as_the_page_does,
+    ],
+    ids=["all", "tag", "page"],
+)
+def test_cancelling_the_spark_job_cancels_the_run(backend, cluster_spark, how):
+    pids, context = {}, cluster_spark.sparkContext
 
     def cancel(rank, event):
         if event["kind"] == "pid":
             pids[rank] = event["pid"]
             if len(pids) == 2:
-                cluster_spark.sparkContext.cancelAllJobs()
+                how(context)
 
-    with pytest.raises(CancelledError, match="cancelled"):
-        run(backend, wait_for_ever, on_event=cancel)
+    context.addJobTag("my")
+    try:
+        with pytest.raises(CancelledError, match="cancelled"):
+            run(backend, wait_for_ever, on_event=cancel)
+    finally:
+        context.removeJobTag("my")
     assert_all_end(pids.values())
     assert run(backend, describe)
 

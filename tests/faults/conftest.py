@@ -158,6 +158,7 @@ def start(dataset, tmp_path):
 
     def begin(backend="barrier", run_id="run", act=None, model_fn=watched, **more):
         rows = more.pop("dataset", dataset)
+        first = more.pop("first", lambda: None)
         folder = str(tmp_path / f"gate-{len(runs)}")
         os.makedirs(folder)
         config = {**settings(), **more.pop("config", {})}
@@ -177,6 +178,7 @@ def start(dataset, tmp_path):
 
         def work():
             try:
+                first()
                 caught.outcome["run"] = spark_dl.train(model_fn, rows, **arguments)
             except BaseException as error:  # noqa: BLE001 - raised by result()
                 caught.outcome["error"] = error

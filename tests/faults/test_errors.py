@@ -214,6 +214,22 @@ def test_a_cancelled_run_goes_on_under_its_id(start, as_if_nothing_happened, clu
     as_if_nothing_happened(again, again.result())
 
 
+def test_a_run_is_cancelled_by_the_group_of_its_caller(start, cluster_spark):
+    context = cluster_spark.sparkContext
+    mine, other = (
+        start(run_id=group, num_workers=1, first=lambda name=group: context.setJobGroup(name, ""))
+        for group in ("mine", "other")
+    )
+    for run in (mine, other):
+        run.children(workers=1)
+    context.cancelJobGroup("mine")
+    with pytest.raises(CancelledError, match="the Spark job was cancelled"):
+        mine.result()
+    assert mine.status.status is JobState.CANCELLED
+    assert len(other.result().history["loss"]) == 2
+    assert other.status.attempt == 1
+
+
 def test_a_run_in_use_is_refused_and_lives_on(start, as_if_nothing_happened):
     caught = start()
     caught.children()
