@@ -23,6 +23,8 @@ _WEIGHTS: Final = "model.weights.h5"
 def load_initial(model: keras.Model, path: str) -> None:
     """Give a model the weights of a `.keras` or `.weights.h5` file; nothing in it is run.
 
+    The optimizer stays as it is.
+
     Args:
         model: built; of the same layers as the file's, whichever of them are frozen.
         path: the file.
@@ -40,7 +42,9 @@ def load_initial(model: keras.Model, path: str) -> None:
             local = os.path.join(folder, _WEIGHTS)
             with open(local, "wb") as file:
                 file.write(data)
-            model.load_weights(local)
+            # Keras would load the optimizer too: learning rate, number of steps, slots
+            begins_anew = [model.optimizer] if model.compiled else []
+            model.load_weights(local, objects_to_skip=begins_anew)
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         msg = (
             f"init_from: the weights in {path} do not fit the model: {error}; the model that "

@@ -55,6 +55,23 @@ def test_weights_come_from_both_kinds_of_files(earlier, name):
         np.testing.assert_array_equal(mine, theirs)
 
 
+@pytest.mark.parametrize("other", [lambda: keras.optimizers.SGD(0.01, 0.9), keras.optimizers.Adam])
+def test_the_optimizer_begins_anew(tmp_path, other):
+    model = network()
+    model.compile(optimizer=keras.optimizers.SGD(0.5, 0.9), loss="mse")
+    model.fit(np.ones((8, SIZE)), np.ones((8, 1)), batch_size=4, verbose=0)
+    model.save(tmp_path / "model.keras")
+    later = network()
+    later.compile(optimizer=other(), loss="mse")
+    later.optimizer.build(later.trainable_variables)
+    before = [variable.numpy() for variable in later.optimizer.variables]
+    load_initial(later, str(tmp_path / "model.keras"))
+    for variable, value in zip(later.optimizer.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+    for mine, theirs in zip(later.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
 def test_a_file_that_does_not_fit_is_refused(earlier, tmp_path):
     _, folder = earlier
     with pytest.raises(ConfigError, match=r"init_from: the weights in .*model\.keras do not fit"):
