@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from spark_dl.errors import SparkDLError, TableError
 from spark_dl.runs import read_status
 from spark_dl.shards import Manifest
-from spark_dl.storage import RunPaths
+from spark_dl.storage import RunPaths, Storage, join
+from spark_dl.storage.checksum import MODEL_FILE
 from spark_dl.tables.commits import scoring_commits
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def chain(table: str, commit: Commit) -> dict[str, Any]:
             "path": facts.get("model_path", ""),
             "version": facts.get("model_version", ""),
             "checksum": facts.get("model_checksum", ""),
+            "init_from": _init_from(facts.get("model_path", "")),
         },
     }
     run_id = facts.get("model_run_id")
@@ -92,6 +94,15 @@ def chain(table: str, commit: Commit) -> dict[str, Any]:
         found["run"] = {"run_id": run_id, **_run_facts(run_id, facts.get("model_path", ""))}
         found["dataset"] = _dataset_facts(facts, found["run"].get("path", ""))
     return found
+
+
+def _init_from(model_path: str) -> str:
+    """Return the file of the weights that the model's run began with; empty for initial ones."""
+    try:
+        told = json.loads(Storage(model_path).read_bytes(join(model_path, MODEL_FILE)))
+    except (SparkDLError, OSError, ValueError):
+        return ""  # no longer there, or not ours
+    return str(told.get("init_from", "")) if isinstance(told, dict) else ""
 
 
 def _run_facts(run_id: str, model_path: str) -> dict[str, Any]:
@@ -146,6 +157,8 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
             "table        not known any more",
             f"  dataset    {dataset['fingerprint'] or '?'}",
         ]
+    if found["model"]["init_from"]:
+        lines.append(f"  init_from  {found['model']['init_from']}")
     if trained:
         metrics = trained.get("metrics") or {}
         shown = ", ".join(

@@ -34,6 +34,13 @@ def build(spec, params):
 
 def broken(spec, params):
     raise RuntimeError("the user's own mistake")
+
+def loop(ctx):
+    import numpy as np
+    model = build(ctx.spec, ctx.params)
+    total = ctx.all_reduce([float(ctx.rank + 1)], "sum")[0]
+    ctx.report(1, rank_sum=float(np.asarray(total)))
+    return model
 """
 
 
@@ -143,6 +150,17 @@ def test_one_yaml_from_table_to_predictions(project, prepared, cluster_spark):
     told = {row.key: row.value for row in properties}
     assert told["spark_dl.model_run_id"] == "run-1"
     assert '"name":"a"' in told["spark_dl.feature_spec"]
+
+
+def test_a_loop_of_ones_own_by_yaml(project, prepared):
+    settings = {"model.fn": "null", "model.train_fn": "linear_model:loop", "run_id": "own"}
+    command = [sys.executable, script("train")]
+    for name, value in settings.items():
+        command += ["--set", f"{name}={value}"]
+    trained = last_line(start(command, project, PYTHONPATH=str(project)))
+    assert (trained["run_id"], trained["status"]) == ("own", "succeeded")
+    assert trained["metrics"]["rank_sum"] == 3  # both ranks' numbers
+    assert (project / "runs" / "own" / "model" / "1" / "model.json").exists()
 
 
 def test_a_users_mistake_exits_with_2_and_says_so(project, prepared):

@@ -81,6 +81,27 @@ def test_the_chain_is_told_from_table_to_predictions(table, capsys):
     assert "scored version 1, 12 rows, scoring score-1, 1970-01-01" in lines[5]
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"init_from": "/runs/r0/model/1/model.keras"}', "/runs/r0/model/1/model.keras"),
+        ('{"init_from": ""}', ""),
+        ("[]", ""),
+        ("{", ""),
+    ],
+)
+def test_the_weights_that_a_run_began_with_are_told(table, tmp_path, capsys, text, told):
+    model = tmp_path / "runs" / "r1" / "model" / "1"
+    model.mkdir(parents=True)
+    (model / "model.json").write_text(text)
+    assert main(["lineage", str(table), "--scoring-id", "score-1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if "init_from" in line] == [f"  init_from  {told}"] * bool(told)
+    assert [line.split()[0] for line in lines][-4:] == ["run", "model", "scored", "predictions"]
+    assert main(["lineage", str(table), "--scoring-id", "score-1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"]["init_from"] == told
+
+
 def test_every_scoring_newest_first_as_json(table, capsys):
     assert main(["lineage", str(table), "--json"]) == 0
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
