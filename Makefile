@@ -40,7 +40,7 @@ test: $(INSTALLED) $(JARS) $(CLASSES) ## all tests: unit, spark, cluster (PYTEST
 	$(BIN)/python -m pytest --ignore tests/clusters -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-long: $(INSTALLED) $(JARS) $(CLASSES) ## what `make test` has no time for: the doctor on broken executors, whole jobs, benchmarks (PYTEST_ARGS)
-	$(BIN)/python -m pytest -m long -n $(PROCESSES) --dist loadfile --no-loadscope-reorder tests/cluster tests/spark $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m long -n $(PROCESSES) --dist loadfile --no-loadscope-reorder tests/cluster tests/spark tests/training $(PYTEST_ARGS)
 
 test-clusters: $(INSTALLED) $(JARS) $(CLASSES) ## from the wheel, on YARN, standalone, … started for it (PYTEST_ARGS)
 	$(BIN)/python -m pytest -m clusters -n $(PROCESSES) --dist loadfile --no-loadscope-reorder tests/clusters $(PYTEST_ARGS)
