@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from faults.model import DEADLINE_S
 from faults.processes import executor, parent, strike
 
 from spark_dl.errors import TrainingFailedError
+from spark_dl.testing import is_alive
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
 
@@ -78,6 +80,27 @@ def test_no_child_stands_still_for_ever(start, as_if_nothing_happened, cluster_s
     assert caught.status.error.retryable
     assert not Path(f"/proc/{victim}").exists()
     assert cluster_spark.range(5).count() == 5
+    again = start()
+    as_if_nothing_happened(again, again.result())
+
+
+def wait_for_nobody(rank):
+    if rank == 1:
+        threading.Event().wait()
+
+
+def test_a_callback_that_never_returns_ends_the_run(start, as_if_nothing_happened):
+    caught = start(config={"cluster": {"stall_timeout_s": 5}}, act=wait_for_nobody)
+    children = caught.children()
+    with pytest.raises(TrainingFailedError) as error:
+        caught.result()
+    stacks = {failure.rank: failure.traceback for failure in error.value.failures}
+    assert "in wait_for_nobody" in stacks[1]
+    assert "in wait_for_nobody" not in stacks.get(0, "")  # it waits in the next step, or behind
+    assert "[rank 1 on " in str(error.value)
+    assert "Stalled: no progress for 5 s after step" in str(error.value)
+    assert (error.value.retryable, caught.status.status) == (True, "failed")
+    assert not any(is_alive(pid) for pid in children)
     again = start()
     as_if_nothing_happened(again, again.result())
 
