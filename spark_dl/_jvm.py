@@ -312,6 +312,12 @@ def register_profile(spark: SparkSession, profile: ResourceProfile) -> None:
     context.resourceProfileManager().addResourceProfile(java)
 
 
+def is_stopped(spark: SparkSession) -> bool:
+    """Whether a classic session's application is over: stopped, or ended by its cluster manager."""
+    context: Any = spark.sparkContext._jsc  # noqa: SLF001 (this module's job)
+    return context is None or bool(context.sc().isStopped())
+
+
 def task_slots(spark: SparkSession, profile: ResourceProfile | None = None) -> int:
     """Return how many tasks the executors that are there can run at once.
 

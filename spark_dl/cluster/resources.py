@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from spark_dl import _jvm
 from spark_dl.cluster.profile import WorkerResources, cluster_conf, worker_profile
-from spark_dl.errors import ConfigError, ResourceError
+from spark_dl.errors import CancelledError, ConfigError, ResourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -261,6 +261,7 @@ def wait_for_room(
         check_stop: called often; raises when nobody waits any more.
 
     Raises:
+        CancelledError: the application is over.
         ResourceError: there is no room in time.
     """
     if _jvm.is_connect(spark):
@@ -309,12 +310,18 @@ def _promised_slots(expected: int | None, requested: int | None) -> SlotFacts:
 def _looking(
     spark: SparkSession, resources: WorkerResources, expected: int | None = None
 ) -> Callable[[], SlotFacts]:
+    def look() -> SlotFacts:
+        if _jvm.is_stopped(spark):
+            msg = "the Spark application was stopped: by spark.stop(), or by its cluster manager"
+            raise CancelledError(msg)
+        return SlotFacts(
+            total=_jvm.task_slots(spark, profile),
+            busy=_jvm.running_tasks(spark),
+            expected=expected,
+        )
+
     profile = worker_profile(spark, resources)
-    return lambda: SlotFacts(
-        total=_jvm.task_slots(spark, profile),
-        busy=_jvm.running_tasks(spark),
-        expected=expected,
-    )
+    return look
 
 
 def _wait(

@@ -353,6 +353,19 @@ class Hadoop:
             if newest in path and path.endswith(("stdout", "stderr")) and text
         )
 
+    def kill_application(self) -> None:
+        """Kill the only application that runs, as ``yarn application -kill`` does."""
+        apps = f"http://{HOST}:{self.rm_web_port}/ws/v1/cluster/apps"
+        with urllib.request.urlopen(f"{apps}?states=RUNNING", timeout=60) as answer:  # noqa: S310
+            (application,) = json.load(answer)["apps"]["app"]
+        request = urllib.request.Request(  # noqa: S310
+            f"{apps}/{application['id']}/state",
+            data=json.dumps({"state": "KILLED"}).encode(),
+            headers={"Content-Type": "application/json"},
+            method="PUT",
+        )
+        urllib.request.urlopen(request, timeout=60).close()  # noqa: S310
+
     def container_logs(self) -> dict[str, str]:
         """Return what the containers of all applications wrote, by path."""
         return {

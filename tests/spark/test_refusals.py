@@ -15,7 +15,7 @@ def test_where_all_traffic_must_be_encrypted_nothing_starts(spark, tmp_path):
     dataset = spark_dl.prepare(
         frame, features=["x"], label="y", path=tmp_path / "dataset", splits={"train": 1.0}
     )
-    with pytest.raises(ConfigError, match="TensorFlow neither encrypts nor authenticates"):
+    with pytest.raises(ConfigError, match="workers exchange gradients and weights in clear"):
         spark_dl.train(
             "nowhere:model",
             dataset,
