@@ -226,12 +226,23 @@ def test_more_workers_than_slots_are_refused():
         choose_num_workers(0, SlotFacts(total=1))
 
 
+def test_nobody_waits_for_an_application_that_is_over(monkeypatch):
+    resources = "spark_dl.cluster.resources"
+    monkeypatch.setattr(f"{resources}.worker_profile", lambda spark, asked: None)
+    monkeypatch.setattr(f"{resources}._jvm.is_connect", lambda spark: False)
+    monkeypatch.setattr(f"{resources}._jvm.seconds_until_missed", lambda spark: 600)
+    monkeypatch.setattr(f"{resources}._jvm.is_stopped", lambda spark: True)
+    with pytest.raises(CancelledError, match="the Spark application was stopped"):
+        wait_for_room(None, 2, timeout_s=600, busy_timeout_s=600, check_stop=lambda: None)
+
+
 def test_a_request_that_can_never_be_met_counts_the_slots_that_are_to_come(monkeypatch):
     resources = "spark_dl.cluster.resources"
     conf = {"spark.master": "local-cluster[2,1,1024]"}
     monkeypatch.setattr(f"{resources}.cluster_conf", lambda spark: conf)
     monkeypatch.setattr(f"{resources}.worker_profile", lambda spark, asked: None)
     monkeypatch.setattr(f"{resources}._jvm.is_connect", lambda spark: False)
+    monkeypatch.setattr(f"{resources}._jvm.is_stopped", lambda spark: False)
     monkeypatch.setattr(f"{resources}._jvm.task_slots", lambda spark, profile: 0)
     monkeypatch.setattr(f"{resources}._jvm.running_tasks", lambda spark: 0)
     facts = wait_for_slots(None, 3, timeout_s=600, busy_timeout_s=600)
@@ -254,6 +265,7 @@ def room(monkeypatch):
 
         monkeypatch.setattr(f"{jvm}.is_connect", lambda spark: False)
         monkeypatch.setattr(f"{jvm}.seconds_until_missed", lambda spark: 0.5)
+        monkeypatch.setattr(f"{jvm}.is_stopped", lambda spark: False)
         monkeypatch.setattr(f"{jvm}.task_slots", total)
         monkeypatch.setattr(f"{jvm}.running_tasks", lambda spark: now["busy"])
         monkeypatch.setattr("spark_dl.cluster.resources.worker_profile", lambda spark, asked: None)
