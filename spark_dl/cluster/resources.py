@@ -310,6 +310,8 @@ def _promised_slots(expected: int | None, requested: int | None) -> SlotFacts:
 def _looking(
     spark: SparkSession, resources: WorkerResources, expected: int | None = None
 ) -> Callable[[], SlotFacts]:
+    profile = worker_profile(spark, resources)
+
     def look() -> SlotFacts:
         if _jvm.is_stopped(spark):
             msg = "the Spark application was stopped: by spark.stop(), or by its cluster manager"
@@ -320,7 +322,6 @@ def _looking(
             expected=expected,
         )
 
-    profile = worker_profile(spark, resources)
     return look
 
 
