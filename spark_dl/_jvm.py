@@ -6,7 +6,7 @@ import glob
 import inspect
 import logging
 import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from spark_dl import __version__
 from spark_dl.config.environment import extra_jars_folder
@@ -24,6 +24,7 @@ __all__ = [
     "CONNECTOR_CLASS",
     "DELTA_CATALOG",
     "DELTA_EXTENSION",
+    "RunningJob",
     "active_session",
     "brief_cause",
     "class_jar",
@@ -39,6 +40,7 @@ __all__ = [
     "register_packing",
     "register_profile",
     "require_delta",
+    "running_jobs",
     "running_tasks",
     "scala_version",
     "seconds_until_missed",
@@ -340,6 +342,32 @@ def running_tasks(spark: SparkSession) -> int:
     """Return how many tasks are running now, of all jobs of the session's SparkContext."""
     context: Any = spark.sparkContext._jsc.sc()  # noqa: SLF001 (this module's job)
     return sum(int(info.numRunningTasks()) for info in context.statusTracker().getExecutorInfos())
+
+
+class RunningJob(NamedTuple):
+    """A Spark job that holds task slots."""
+
+    id: int
+    tasks: int
+    description: str
+
+
+def running_jobs(spark: SparkSession) -> tuple[RunningJob, ...]:
+    """Return the jobs of the session's SparkContext that have tasks running now, oldest first."""
+    from py4j.protocol import Py4JJavaError
+
+    context: Any = spark.sparkContext._jsc.sc()  # noqa: SLF001 (this module's job)
+    jobs = []
+    for number in sorted(context.statusTracker().getActiveJobIds()):
+        try:
+            job = context.statusStore().job(number)
+        except Py4JJavaError:
+            continue  # so new that it is not kept yet
+        description = job.description()
+        told = str(description.get()) if description.isDefined() else str(job.name())
+        if tasks := int(job.numActiveTasks()):
+            jobs.append(RunningJob(id=int(number), tasks=tasks, description=told))
+    return tuple(jobs)
 
 
 def seconds_until_missed(spark: SparkSession) -> float:

@@ -99,6 +99,7 @@ class Agent:
         self._logs = LogLines()
         self._error: dict[str, Any] | None = None
         self._has_result = False
+        self._is_halted = False
         self.stopping = threading.Event()
         self._tokens = TokenFile()
         self._channel: Channel = connect(
@@ -235,6 +236,9 @@ class Agent:
         match message.get("kind"):
             case "stop":
                 self.child.kill()
+            case "halt":
+                self._is_halted = True
+                self.child.kill()
             case "release":
                 self._is_released = True
                 self.child.release()
@@ -256,6 +260,7 @@ class Agent:
         self._attempt = attempt
         self._error = None
         self._has_result = False
+        self._is_halted = False
         self._is_alive = True
         self.child = self._start_child()
         self._send({"kind": "ready"})
@@ -287,7 +292,8 @@ class Agent:
 
     def _finish(self, code: int) -> None:
         self._send_logs(in_any_case=True)
-        if self.stopping.is_set() or (code == 0 and self._has_result):
+        is_over = self.stopping.is_set() or self._is_halted
+        if is_over or (code == 0 and self._has_result):
             self._send({"kind": "stopped"})
             return
         self.report_failure(

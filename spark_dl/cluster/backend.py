@@ -22,6 +22,9 @@ class WorkerGroup(Protocol):
     def restart_children(self, attempt: int) -> bool:
         """Have every agent replace its child, for another try; return whether they all can."""
 
+    def halt(self) -> None:
+        """Have every agent end its child, and wait for what follows."""
+
     def ask_for_stacks(self) -> None:
         """Have every child write its stack, and the agents send it."""
 

@@ -29,11 +29,13 @@ class Verdict(StrEnum):
     """What to do next.
 
     - WAIT: nothing is wrong, or the cause of what is wrong is not known yet.
+    - HALT: the same, and this try is over: a rank is lost, the others need not go on.
     - RELEASE: every rank is done.
     - RAISE: end the run with an error.
     """
 
     WAIT = "wait"
+    HALT = "halt"
     RELEASE = "release"
     RAISE = "raise"
 
@@ -61,14 +63,16 @@ def decide(statuses: Sequence[WorkerStatus], *, trouble_s: float) -> Decision:
         return Decision(verdict=Verdict.WAIT)
     if causes:
         return Decision(verdict=Verdict.RAISE, error=TrainingFailedError.from_failures(causes))
-    untold = [s for s in statuses if s.phase is RankPhase.LOST and s.container and not s.end]
-    patience_s = CONTAINER_PATIENCE_S if untold else CAUSE_PATIENCE_S
-    if not phases & {RankPhase.FAILED, RankPhase.LOST} or trouble_s < patience_s:
+    if not phases & {RankPhase.FAILED, RankPhase.LOST}:
         return Decision(verdict=Verdict.WAIT)
-    lost = [_lost(status) for status in statuses if status.phase is RankPhase.LOST]
+    lost = [status for status in statuses if status.phase is RankPhase.LOST]
+    untold = [status for status in lost if status.container and not status.end]
+    if trouble_s < (CONTAINER_PATIENCE_S if untold else CAUSE_PATIENCE_S):
+        return Decision(verdict=Verdict.HALT if lost else Verdict.WAIT)
     consequences = [s.failure for s in statuses if s.failure is not None]
     return Decision(
-        verdict=Verdict.RAISE, error=TrainingFailedError.from_failures(lost or consequences)
+        verdict=Verdict.RAISE,
+        error=TrainingFailedError.from_failures([_lost(s) for s in lost] or consequences),
     )
 
 

@@ -281,6 +281,10 @@ class BarrierWorkerGroup:
             msg = f"{self._request.name}: the Spark job ended before its workers did"
             raise ClusterError(msg)
 
+    def halt(self) -> None:
+        """Have every agent end its child, and wait for what follows."""
+        self._server.broadcast({"kind": "halt"})
+
     def ask_for_stacks(self) -> None:
         """Have every child write its stack, and the agents send it."""
         self._server.broadcast({"kind": "dump"})

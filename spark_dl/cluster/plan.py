@@ -69,6 +69,8 @@ class LaunchRequest:
             before.
         make_room: called before a stage is launched anew: waits until there is room for it, and
             calls its argument often, which raises when the run is to be cancelled.
+        describe_room: says who holds the cluster's task slots, for the error of ranks that did not
+            start in time; may be empty.
         on_event: called on the driver with ``(rank, event)`` for what ranks report.
         on_log: called on the driver with ``(rank, host, line)`` for what children print.
         ports: where the ports of this run must lie; `None`: anywhere.
@@ -94,6 +96,7 @@ class LaunchRequest:
     slow_after_s: float | None = None
     on_restart: Callable[[int, Exception], None] = _ignore
     make_room: Callable[[Callable[[], None]], object] = _ignore
+    describe_room: Callable[[], str] = str
     on_event: Callable[[int, dict[str, Any]], None] = _ignore
     on_log: Callable[[int, str, str], None] = _ignore
     stop_reason: Callable[[], str | None] = _goes_on

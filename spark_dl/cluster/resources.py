@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from dataclasses import dataclass, replace
+from textwrap import shorten
 from typing import TYPE_CHECKING, Final
 
 from spark_dl import _jvm
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SlotFacts",
     "choose_num_workers",
+    "describe_slots",
     "executors_of",
     "expected_slots",
     "refuse_shared_gpus",
@@ -37,6 +39,9 @@ _POLL_S: Final = 0.1
 #: How long slots may grow when nothing says how many executors will come.
 _SETTLE_S: Final = 10.0
 _DEFAULT: Final = WorkerResources()
+#: Of the jobs that hold slots, how many are told, with how much of what they are.
+_TOLD_JOBS: Final = 3
+_TOLD_CHARS: Final = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,16 +53,31 @@ class SlotFacts:
         busy: slots that other jobs' tasks hold.
         expected: slots that there will be once all executors have come; `None` when nothing says
             it.
+        jobs: who holds the busy ones, as far as Spark knows it.
     """
 
     total: int
     busy: int = 0
     expected: int | None = None
+    jobs: tuple[_jvm.RunningJob, ...] = ()
 
     @property
     def free(self) -> int:
         """Slots that can be had now."""
         return max(self.total - self.busy, 0)
+
+    def __str__(self) -> str:
+        """Say it, with the jobs that have to end before there are more."""
+        said = f"{self.total} task slots, {self.busy} of them busy"
+        if not self.jobs:
+            return said
+        told = [
+            f"{job.tasks} by job {job.id} ({shorten(job.description, _TOLD_CHARS)})"
+            for job in self.jobs[:_TOLD_JOBS]
+        ]
+        if further := len(self.jobs) - len(told):
+            told.append(f"others by {further} more")
+        return f"{said}: {', '.join(told)}"
 
 
 def expected_slots(conf: dict[str, str], cpus: int | None = None) -> int | None:
@@ -177,18 +197,17 @@ def choose_num_workers(requested: int | None, facts: SlotFacts) -> int:
     if requested is not None and requested < 1:
         msg = f"num_workers must be at least 1, got {requested}"
         raise ConfigError(msg)
-    have = f"{facts.total} task slots, {facts.busy} of them busy"
     advice = (
         "lower cluster.num_workers, or give Spark more executors or cores (slots = executors x "
         "cores / spark.task.cpus)"
     )
     if requested is None:
         if facts.free < 1:
-            msg = f"no free task slot for a worker: Spark has {have}; {advice}"
+            msg = f"no free task slot for a worker: Spark has {facts}; {advice}"
             raise ResourceError(msg)
         return facts.free
     if requested > facts.free:
-        msg = f"{requested} workers do not fit: Spark has {have}; {advice}"
+        msg = f"{requested} workers do not fit: Spark has {facts}; {advice}"
         raise ResourceError(msg)
     return requested
 
@@ -232,8 +251,8 @@ def wait_for_slots(
         return facts
     if facts.free < wanted:
         logger.info(
-            "waiting up to %g s for %d task slots: %d of %d are busy",
-            *(busy_timeout_s, wanted, facts.busy, facts.total),
+            "waiting up to %g s for %d free task slots: Spark has %s",
+            *(busy_timeout_s, wanted, facts),
         )
     return _wait(look, lambda f: f.free >= wanted, busy_timeout_s)
 
@@ -271,17 +290,22 @@ def wait_for_room(
     facts = look()
     if facts.free < num_workers:
         logger.info(
-            "waiting up to %g s for %d task slots: Spark counts %d, %d of them busy or lost",
-            *(patience_s, num_workers, facts.total, facts.busy),
+            "waiting up to %g s for %d free task slots, of which some may be lost: Spark has %s",
+            *(patience_s, num_workers, facts),
         )
     facts = _wait(look, lambda f: f.free >= num_workers, patience_s, check_stop)
     if facts.free < num_workers:
         msg = (
             f"{patience_s:g} s after the loss Spark has no room for {num_workers} workers: "
-            f"{facts.total} task slots, {facts.busy} of them busy; give it another executor and "
-            "start the run again, or let it wait for longer (cluster.start_timeout_s)"
+            f"{facts}; give it another executor and start the run again, or let it wait for "
+            "longer (cluster.start_timeout_s)"
         )
         raise ResourceError(msg)
+
+
+def describe_slots(spark: SparkSession, resources: WorkerResources = _DEFAULT) -> str:
+    """Say who holds Spark's task slots; empty on Spark Connect, where a client cannot see it."""
+    return "" if _jvm.is_connect(spark) else str(_looking(spark, resources)())
 
 
 def slot_capacity(spark: SparkSession) -> int | None:
@@ -316,11 +340,9 @@ def _looking(
         if _jvm.is_stopped(spark):
             msg = "the Spark application was stopped: by spark.stop(), or by its cluster manager"
             raise CancelledError(msg)
-        return SlotFacts(
-            total=_jvm.task_slots(spark, profile),
-            busy=_jvm.running_tasks(spark),
-            expected=expected,
-        )
+        total, busy = _jvm.task_slots(spark, profile), _jvm.running_tasks(spark)
+        jobs = _jvm.running_jobs(spark) if busy else ()
+        return SlotFacts(total=total, busy=busy, expected=expected, jobs=jobs)
 
     return look
 

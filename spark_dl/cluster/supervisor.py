@@ -144,6 +144,7 @@ class _Supervisor:
             ask=group.ask_for_stacks,
         )
         slow = SlowWatch(after_s=self._request.slow_after_s, ask=group.ask_for_stacks)
+        is_halted = False
         while True:
             statuses = group.poll(_POLL_S)
             self._check_stop()
@@ -155,9 +156,20 @@ class _Supervisor:
                 return [status.result for status in statuses]
             if decision.error is not None:
                 raise decision.error
+            if decision.verdict is Verdict.HALT:
+                if not is_halted:
+                    self._halt(group, statuses)
+                is_halted = True
+                continue
             self._check_start(statuses)
             stalls.look(statuses, time.monotonic())
             slow.look(statuses, time.monotonic())
+
+    def _halt(self, group: WorkerGroup, statuses: Sequence[WorkerStatus]) -> None:
+        """End the children of a try that is over; why it is may take a while to be known."""
+        lost = ", ".join(f"{s.rank} on {s.host}" for s in statuses if s.phase is RankPhase.LOST)
+        logger.warning("%s: rank %s is lost: the others stop", self._request.name, lost)
+        group.halt()
 
     def _trouble_s(self, statuses: Sequence[WorkerStatus]) -> float:
         if self._trouble is None and any(
@@ -177,9 +189,10 @@ class _Supervisor:
             ranks = ", ".join(
                 f"{s.rank} ({s.phase}{' on ' + s.host if s.host else ''})" for s in late
             )
+            room = self._request.describe_room()
             what = (
                 f"the workers to start: {ready} of {len(statuses)} are ready; not ready: rank "
-                f"{ranks}"
+                f"{ranks}{'; Spark has ' + room if room else ''}"
             )
             raise TimeoutExpiredError.waiting_for(
                 what, self._request.timeouts.start_s, "cluster.start_timeout_s"

@@ -15,6 +15,7 @@ from spark_dl.cluster.plan import LaunchRequest, Timeouts
 from spark_dl.cluster.profile import WorkerResources, cluster_conf
 from spark_dl.cluster.resources import (
     choose_num_workers,
+    describe_slots,
     refuse_shared_gpus,
     refuse_unencrypted,
     wait_for_room,
@@ -322,6 +323,7 @@ def _request(
             resources=_resources(job),
             check_stop=check_stop,
         ),
+        describe_room=lambda: describe_slots(job.spark, _resources(job)),
         on_event=on_event,
         on_log=on_log,
         stop_reason=presence.stop_reason,

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import queue
+import re
 import signal
 import sys
+import threading
 import time
 
 import pytest
+from pyspark import InheritableThread
 
 from spark_dl.cluster.barrier import BarrierBackend
 from spark_dl.cluster.plan import LaunchRequest, Timeouts
+from spark_dl.cluster.resources import describe_slots
 from spark_dl.cluster.restart import RestartPolicy
 from spark_dl.cluster.supervisor import run_on_cluster
 from spark_dl.cluster.tfos import TensorFlowOnSparkBackend
@@ -299,6 +304,61 @@ def test_start_has_a_deadline_that_says_what_it_waited_for(backend, tmp_path, mo
         match=r"0 of 2 are ready; not ready: rank 0 .*, 1 .*cluster\.start_timeout_s",
     ):
         run(backend, describe, preload=("slow_to_import",), timeouts=Timeouts(start_s=5))
+
+
+def test_the_others_end_at_once_when_a_host_is_silent(backend, monkeypatch):
+    """Long before it is decided what to do about it."""
+    undecided_s = 15.0
+    monkeypatch.setattr("spark_dl.cluster.failure.CAUSE_PATIENCE_S", undecided_s)
+    pids, ended = {}, queue.SimpleQueue()
+
+    def note_its_end(pid):
+        assert_all_end([pid], deadline_s=120)
+        ended.put(time.monotonic())
+
+    def stop_one_agent(rank, event):
+        if event["kind"] == "pid":
+            pids[rank] = event
+        if len(pids) == 2 and ended.empty() and "stopped" not in pids:
+            pids["stopped"] = pids[1]
+            os.kill(pids[1]["agent"], signal.SIGSTOP)
+            threading.Thread(target=note_its_end, args=[pids[0]["pid"]], daemon=True).start()
+
+    try:
+        with pytest.raises(RetryableTrainingFailedError, match=r"\[rank 1 on .*\] WorkerLost"):
+            run(backend, wait_for_ever, on_event=stop_one_agent, timeouts=Timeouts(lost_s=2))
+        over = time.monotonic()
+    finally:
+        os.kill(pids[1]["agent"], signal.SIGCONT)
+    assert ended.get(timeout=30) < over - undecided_s / 3
+    assert_all_end([pids[rank]["pid"] for rank in (0, 1)])
+
+
+def test_busy_slots_are_told_with_the_jobs_that_hold_them(cluster_spark, tmp_path):
+    """Until a file says that they may end."""
+    gate = tmp_path / "gate"
+
+    def hold(batches):
+        deadline = time.monotonic() + 300
+        while not gate.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        yield from batches
+
+    def etl():
+        cluster_spark.sparkContext.setJobDescription("nightly etl")
+        cluster_spark.range(0, 1, 1, 1).mapInArrow(hold, "id long").collect()
+
+    job = InheritableThread(target=etl, daemon=True)
+    job.start()
+    try:
+        deadline = time.monotonic() + 60
+        while "busy: 1 by job" not in (told := describe_slots(cluster_spark)):
+            assert time.monotonic() < deadline, told
+        wanted = r"2 task slots, 1 of them busy: 1 by job \d+ \(nightly etl\)"
+        assert re.fullmatch(wanted, told), told
+    finally:
+        gate.touch()
+        job.join(60)
 
 
 def test_a_function_that_cannot_be_sent_is_refused_at_once(backend):

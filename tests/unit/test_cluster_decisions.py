@@ -9,6 +9,7 @@ import socket
 
 import pytest
 
+from spark_dl._jvm import RunningJob
 from spark_dl.cluster.containers import container_facts
 from spark_dl.cluster.failure import (
     CAUSE_PATIENCE_S,
@@ -119,6 +120,13 @@ def test_the_step_of_a_try_is_that_of_the_rank_that_failed():
     assert last_step([status(1, RankPhase.FAILED, USER_ERROR), fast]) == 6
 
 
+def test_the_others_stop_at_once_when_a_rank_is_lost():
+    """What they would do until the cause is known is lost anyway."""
+    ranks = [status(0, RankPhase.RUNNING), status(1, RankPhase.LOST)]
+    assert decide(ranks, trouble_s=0).verdict is Verdict.HALT
+    assert decide(ranks, trouble_s=CAUSE_PATIENCE_S).verdict is Verdict.RAISE
+
+
 def test_a_lost_rank_is_worth_a_retry():
     ranks = [status(0, RankPhase.FAILED, PEER_GONE, is_consequence=True), status(1, RankPhase.LOST)]
     error = decide(ranks, trouble_s=CAUSE_PATIENCE_S).error
@@ -139,7 +147,7 @@ def test_a_container_killed_for_its_memory_says_so_first():
     lost.container, lost.log_url = "container_1", "http://h1:8042/node/containerlogs/container_1/me"
     ranks = [status(0, RankPhase.FAILED, PEER_GONE, is_consequence=True), lost]
     # Spark learns from YARN some seconds later why a container ended
-    assert decide(ranks, trouble_s=CAUSE_PATIENCE_S).verdict is Verdict.WAIT
+    assert decide(ranks, trouble_s=CAUSE_PATIENCE_S).verdict is Verdict.HALT
     unexplained = decide(ranks, trouble_s=CONTAINER_PATIENCE_S).error
     assert unexplained.retryable
     lost.end = KILLED
@@ -226,6 +234,16 @@ def test_more_workers_than_slots_are_refused():
         choose_num_workers(0, SlotFacts(total=1))
 
 
+def test_busy_slots_are_told_with_their_jobs():
+    jobs = tuple(RunningJob(id=n, tasks=n, description=f"load {'x' * 80} {n}") for n in range(1, 6))
+    assert str(SlotFacts(total=9)) == "9 task slots, 0 of them busy"
+    assert str(SlotFacts(total=9, busy=3, jobs=(RunningJob(7, 3, "etl"),))) == (
+        "9 task slots, 3 of them busy: 3 by job 7 (etl)"
+    )
+    told = str(SlotFacts(total=20, busy=15, jobs=jobs))
+    assert told.endswith("3 by job 3 (load [...]), others by 2 more")
+
+
 def test_nobody_waits_for_an_application_that_is_over(monkeypatch):
     resources = "spark_dl.cluster.resources"
     monkeypatch.setattr(f"{resources}.worker_profile", lambda spark, asked: None)
@@ -268,6 +286,7 @@ def room(monkeypatch):
         monkeypatch.setattr(f"{jvm}.is_stopped", lambda spark: False)
         monkeypatch.setattr(f"{jvm}.task_slots", total)
         monkeypatch.setattr(f"{jvm}.running_tasks", lambda spark: now["busy"])
+        monkeypatch.setattr(f"{jvm}.running_jobs", lambda spark: ())
         monkeypatch.setattr("spark_dl.cluster.resources.worker_profile", lambda spark, asked: None)
         wait_for_room(None, 2, timeout_s=0.25, busy_timeout_s=busy_s, check_stop=check_stop)
 
