@@ -308,7 +308,7 @@ def test_start_has_a_deadline_that_says_what_it_waited_for(backend, tmp_path, mo
 
 def test_the_others_end_at_once_when_a_host_is_silent(backend, monkeypatch):
     """Long before it is decided what to do about it."""
-    undecided_s = 15.0
+    undecided_s = 9.0
     monkeypatch.setattr("spark_dl.cluster.failure.CAUSE_PATIENCE_S", undecided_s)
     pids, ended = {}, queue.SimpleQueue()
 
