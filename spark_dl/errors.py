@@ -28,6 +28,7 @@ __all__ = [
     "DataError",
     "InternalError",
     "ManifestError",
+    "MetricError",
     "ModelError",
     "RankFailure",
     "ResourceError",
@@ -119,6 +120,10 @@ class ShardError(DataError):
 
 class ModelError(SparkDLError):
     """A model directory, its signature or its feature spec is missing or does not fit the table."""
+
+
+class MetricError(ModelError):
+    """A model's own metric is no sum over rows: several tasks cannot share its work."""
 
 
 class StorageError(SparkDLError):

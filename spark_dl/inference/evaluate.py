@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 
 from spark_dl._jvm import brief_cause, spark_errors
-from spark_dl.errors import DataError, ModelError, SchemaError
+from spark_dl.errors import DataError, MetricError, ModelError, SchemaError
 from spark_dl.inference.apply import for_executors, predict, table_columns
 from spark_dl.inference.figures import Confusion, Evaluation, confusion_of
 from spark_dl.inference.inputs import bind_inputs, remap_inputs, usual_batch_size
@@ -69,6 +69,7 @@ def evaluate(
 
     Raises:
         ModelError: the table does not fit the model.
+        MetricError: a metric that the model was compiled with is no sum over rows.
         SchemaError: there is no such label or weight column.
         DataError: the table has no rows, or bad ones.
     """
@@ -142,7 +143,7 @@ def _own_metrics(  # noqa: PLR0913 - what `evaluate` was given
         found = _in_one_task(rows, task)
     except spark_errors() as error:
         ours = task_error(error)
-        if isinstance(ours, ModelError):
+        if isinstance(ours, ModelError) and not isinstance(ours, MetricError):
             logger.warning("the model's own metrics cannot be computed: %s", ours)
             return None
         raise (ours or DataError(f"the evaluation failed: {brief_cause(error)}")) from error

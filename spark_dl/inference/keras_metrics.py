@@ -1,8 +1,9 @@
 """Executor side of an evaluation: a model's own Keras metrics over the rows of many tasks.
 
 Every Keras metric is a function of variables that are sums over rows. Each task updates them on its
-rows, the sums of all tasks give the metrics: exactly those of one process over all rows. Knows
-nothing of Spark.
+rows, the sums of all tasks give the metrics: exactly those of one process over all rows. A user's
+own metric that is no such sum is refused, as in training (`spark_dl.metric_sums`). Knows nothing of
+Spark.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ from __future__ import annotations
 import base64
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
 
-from spark_dl.errors import DataError, ModelError
+from spark_dl.errors import DataError, MetricError
 from spark_dl.inference.arrow import bad_rows, to_numpy
 from spark_dl.inference.keras_files import input_structure
 from spark_dl.inference.loading import Compute, ModelFile, load_compiled
 from spark_dl.inference.recut import recut
+from spark_dl.metric_sums import FEW_ROWS, unlike_a_sum
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,6 +31,11 @@ if TYPE_CHECKING:
     from spark_dl.inference.inputs import BoundInput
 
 __all__ = ["MetricsTask", "merged_metrics", "partial_metrics"]
+
+_NOT_SHARED: Final = (
+    "several tasks cannot share it: compile the model with metrics that are built on sums (such as "
+    "keras.metrics.Mean), or without it, and save it again"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +64,8 @@ def partial_metrics(
 
     Raises:
         DataError: a row is bad, or has no label.
-        ModelError: the model has no loss and metrics, or some that are no sums.
+        ModelError: the model has no loss and metrics.
+        MetricError: a metric is no sum over rows.
     """
     model, sample = None, b""
     sums: list[npt.NDArray[np.float64]] = []
@@ -65,8 +73,10 @@ def partial_metrics(
         if model is None:
             model = load_compiled(task.file, compute)
             sample = _packed([column.slice(0, 1) for column in columns])
-        batch = _sums(model, columns, task)
-        sums = [a + b for a, b in zip(sums, batch, strict=True)] if sums else batch
+            sums = _sums(model, columns, task)
+            _check_sums(model, [column.slice(0, FEW_ROWS) for column in columns], task)
+            continue
+        sums = [a + b for a, b in zip(sums, _sums(model, columns, task), strict=True)]
     if model is None:
         return None
     return json.dumps(
@@ -90,7 +100,7 @@ def merged_metrics(parts: Sequence[str], task: MetricsTask, compute: Compute) ->
     with pa.ipc.open_stream(base64.b64decode(found[0]["sample"])) as reader:
         # one row builds the metrics' variables; their values are replaced
         _sums(model, reader.read_all().combine_chunks().to_batches()[0].columns, task)
-    for index, variable in enumerate(_variables(model, task.file.path)):
+    for index, variable in enumerate(model.metrics_variables):
         total = sum(np.float64(part["sums"][index][1]) for part in found)
         variable.assign(np.reshape(total, found[0]["sums"][index][0]))
     return {name: float(np.asarray(v)) for name, v in model.get_metrics_result().items()}
@@ -110,6 +120,44 @@ def _sums(
     task: MetricsTask,
 ) -> list[npt.NDArray[np.float64]]:
     """Return the metrics' variables after one batch alone."""
+    inputs, labels, weight = _batch(model, columns, task)
+    model.reset_metrics()  # Keras below 3.15 does not do it for each batch
+    model.test_on_batch(inputs, labels, sample_weight=weight, return_dict=True)
+    return [np.asarray(v.numpy(), np.float64) for v in model.metrics_variables]
+
+
+def _check_sums(
+    model: Any,  # noqa: ANN401 - Keras'
+    columns: Sequence[pa.Array],
+    task: MetricsTask,
+) -> None:
+    """Refuse metrics that are no sums over rows; the model has met a batch.
+
+    Raises:
+        MetricError: naming metric and variable.
+    """
+    import keras
+    import tensorflow as tf
+
+    def feed(times: int) -> None:
+        inputs, labels, weight = keras.tree.map_structure(
+            lambda values: None if values is None else tf.concat([values] * times, 0),
+            _batch(model, columns, task),
+        )
+        model.evaluate(inputs, labels, sample_weight=weight, batch_size=len(columns[0]), verbose=0)
+
+    reason = unlike_a_sum(model, feed)
+    if reason is not None:
+        msg = f"the model at {task.file.path}: {reason}: {_NOT_SHARED}"
+        raise MetricError(msg)
+
+
+def _batch(
+    model: Any,  # noqa: ANN401 - Keras'
+    columns: Sequence[pa.Array],
+    task: MetricsTask,
+) -> tuple[Any, npt.NDArray[Any], npt.NDArray[Any] | None]:
+    """Return inputs, labels and weights as Keras takes them."""
     for one, column in zip(task.inputs, columns, strict=False):
         if bad := bad_rows(column, one):
             msg = f"{bad[min(bad)]} ({len(bad)} of {len(column)} rows of a batch are bad)"
@@ -125,14 +173,7 @@ def _sums(
         )
         raise DataError(msg)
     weight = columns[-1].to_numpy() if task.has_weight else None
-    model.reset_metrics()  # Keras below 3.15 does not do it for each batch
-    model.test_on_batch(
-        _as_keras_takes(model, inputs),
-        label.to_numpy(zero_copy_only=False),
-        sample_weight=weight,
-        return_dict=True,
-    )
-    return [np.asarray(v.numpy(), np.float64) for v in _variables(model, task.file.path)]
+    return _as_keras_takes(model, inputs), label.to_numpy(zero_copy_only=False), weight
 
 
 def _as_keras_takes(model: Any, inputs: dict[str, Any]) -> Any:  # noqa: ANN401 - Keras'
@@ -149,15 +190,3 @@ def _as_keras_takes(model: Any, inputs: dict[str, Any]) -> Any:  # noqa: ANN401 
     flat = keras.tree.flatten(structure)
     ordered = [tensors[one.name] for one in flat] if len(flat) > 1 else list(tensors.values())
     return keras.tree.pack_sequence_as(structure, ordered)
-
-
-def _variables(model: Any, path: str) -> list[Any]:  # noqa: ANN401 - Keras'
-    variables = list(model.metrics_variables)
-    odd = [variable.path for variable in variables if variable.aggregation != "sum"]
-    if odd:
-        msg = (
-            f"the model at {path}: the metric variables {', '.join(odd)} are no sums over rows, so "
-            "that several tasks cannot share them: compile it with other metrics"
-        )
-        raise ModelError(msg)
-    return variables

@@ -5,8 +5,7 @@ AUC's buckets). So the variables are summed over the ranks in float64 and the me
 from the sums: the result is that of one process over all rows, whatever the number of ranks.
 Padding with rows of weight 0 would not do: compiled ``metrics=`` ignore weights.
 
-Whether a user's own metric is such a sum, its variables do not say (Keras' default is "sum"), so it
-is tried: the same rows twice must give twice the sum.
+A user's own metric that is no such sum is refused (`spark_dl.metric_sums`).
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from spark_dl.errors import ConfigError
+from spark_dl.metric_sums import unlike_a_sum
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Sequence
 
     import keras
-    import numpy.typing as npt
     import tensorflow as tf
 
     from spark_dl.training.collective import Collective
@@ -35,7 +34,7 @@ _NOT_DEFINED: Final = (
 
 
 def check_reducible(model: keras.Model, rows: tf.data.Dataset) -> None:
-    """Refuse metrics whose variables are not sums over rows; all metrics are reset after it.
+    """Refuse metrics whose variables are not sums over rows; a user's own are reset after it.
 
     Args:
         model: a compiled model whose metrics have been built.
@@ -45,60 +44,10 @@ def check_reducible(model: keras.Model, rows: tf.data.Dataset) -> None:
     Raises:
         ConfigError: naming metric and variable.
     """
-    for variable in model.metrics_variables:
-        if variable.aggregation != "sum":
-            msg = (
-                f"metric variable {variable.path!r} is aggregated by {variable.aggregation!r}, "
-                f"not by sum: {_NOT_DEFINED}"
-            )
-            raise ConfigError(msg)
-    if own := [metric for metric in _leaves(model.metrics) if not _is_of_keras(metric)]:
-        _try_twice(model, own, rows)
-        model.reset_metrics()
-
-
-def _leaves(metrics: Iterable[keras.metrics.Metric]) -> Iterator[keras.metrics.Metric]:
-    """Return the metrics, and instead of those of `compile` what they hold."""
-    for metric in metrics:
-        held = getattr(metric, "metrics", None)
-        yield from [metric] if held is None else _leaves(held)
-
-
-def _is_of_keras(metric: keras.metrics.Metric) -> bool:
-    """Whether Keras' own code, which sums, makes the metric's state."""
-    methods = (type(metric).update_state, type(metric).reset_state)
-    return all(method.__module__.partition(".")[0] == "keras" for method in methods)
-
-
-def _try_twice(
-    model: keras.Model, metrics: Sequence[keras.metrics.Metric], rows: tf.data.Dataset
-) -> None:
-    variables = [(metric.name, variable) for metric in metrics for variable in metric.variables]
-
-    def after(some: tf.data.Dataset) -> list[npt.NDArray[np.float64]]:
-        model.evaluate(some, verbose=0)
-        return [np.asarray(variable.numpy(), np.float64) for _, variable in variables]
-
-    once, twice, again = after(rows), after(rows.repeat(2)), after(rows)
-    if not all(map(_is_same, once, again)):
-        return
-    for (name, variable), single, double in zip(variables, once, twice, strict=True):
-        if not _is_same(2 * single, double):
-            at = np.unravel_index(np.argmax(~_same(2 * single, double)), single.shape)
-            msg = (
-                f"metric {name!r}: its variable {variable.path!r} is no sum over rows: after the "
-                f"same rows twice it holds {double[at]:g}, expected {2 * single[at]:g}, for it "
-                f"holds {single[at]:g} after them once: {_NOT_DEFINED}"
-            )
-            raise ConfigError(msg)
-
-
-def _same(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
-    return np.isclose(a, b, rtol=1e-3, atol=1e-6, equal_nan=True)
-
-
-def _is_same(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> bool:
-    return bool(_same(a, b).all())
+    reason = unlike_a_sum(model, lambda times: model.evaluate(rows.repeat(times), verbose=0))
+    if reason is not None:
+        msg = f"{reason}: {_NOT_DEFINED}"
+        raise ConfigError(msg)
 
 
 def reduced_metrics(model: keras.Model, collective: Collective) -> dict[str, float]:

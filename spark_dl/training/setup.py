@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
+from spark_dl.metric_sums import FEW_ROWS
 from spark_dl.shards import Manifest
 from spark_dl.training.checkpoint import CheckpointStore
 from spark_dl.training.data import evaluation_dataset, training_dataset
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
     from spark_dl.training.task import TrainTask
 
 __all__ = ["Setup", "probe", "set_up"]
-
-#: On so many rows a user's own metrics are tried: a maximum may be 0 on one.
-_FEW_ROWS: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +108,7 @@ def set_up(task: TrainTask, collective: Collective) -> Setup:
     check_inputs(model, manifest.spec, bare=bare)
     reader = open_split(task, manifest, task.train_split)
     _build(model, probe(reader, manifest, bare=bare))
-    few = min(_FEW_ROWS, manifest.totals[task.train_split])
+    few = min(FEW_ROWS, manifest.totals[task.train_split])
     check_reducible(model, probe(reader, manifest, bare=bare, num_rows=few))
     rate = _rate(task, model, collective, plan)
     store = CheckpointStore(task.paths, task.checkpoint)

@@ -10,7 +10,7 @@ import pytest
 import spark_dl
 from spark_dl._jvm import is_connect
 from spark_dl.config import load_config
-from spark_dl.errors import DataError, SchemaError
+from spark_dl.errors import DataError, MetricError, ModelError, SchemaError
 from spark_dl.pipeline import run_evaluate
 from spark_dl.schema import FeatureSpec, SpecEntry
 from spark_dl.training.export import export_model
@@ -117,6 +117,25 @@ def test_what_cannot_be_evaluated(spark, classifier):
         spark_dl.evaluate(frame(spark, [*rows[:3], (9, [0.0] * 4, "dog")], 1), path)
     with pytest.raises(DataError, match="the table has no rows"):
         spark_dl.evaluate(frame(spark, rows).where("id < 0"), path)
+
+
+def test_a_metric_that_is_no_sum_is_an_error_and_none_at_all_is_not(
+    spark, classifier, monkeypatch, caplog
+):
+    path, rows, *_ = classifier
+
+    def found_by_tasks(kind):
+        def refuse(batches, task, compute):
+            raise kind("metric 'own'" if next(batches).num_rows else "")
+
+        # what the tasks run: a class that only the driver knows would not load in them
+        monkeypatch.setattr("spark_dl.inference.evaluate.partial_metrics", refuse)
+        return spark_dl.evaluate(frame(spark, rows), path)
+
+    with pytest.raises(MetricError, match=r"^metric 'own'$"):
+        found_by_tasks(MetricError)
+    assert "loss" not in found_by_tasks(ModelError).metrics
+    assert "the model's own metrics cannot be computed: metric 'own'" in caplog.text
 
 
 def test_the_job(spark, classifier, tmp_path):
