@@ -219,12 +219,18 @@ class OwnLoop:
             tf.numpy_function(sign, [], tf.bool)
             return batch
 
-        return batches.map(as_it_stands(taken))
+        options = tf.data.Options()
+        # a strategy takes these rows for those of all ranks, and would leave out half of them
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+        return batches.map(as_it_stands(taken)).with_options(options)
 
     def strategy(self) -> tf.distribute.Strategy:
         """Return the `MultiWorkerMirroredStrategy` of the cluster, for loops that are built on one.
 
         A worker alone gets the default strategy. Keras 3 cannot `fit` inside of it; tf_keras can.
+        `dataset` gives a rank's own rows, so it is to be handed over by the strategy's
+        `distribute_datasets_from_function`: of what is given as it is, TensorFlow cuts each batch
+        in as many parts as there are ranks.
         """
         return self._collective.strategy()
 
@@ -302,7 +308,7 @@ def run_own_loop(
         model = train_fn(ctx)
         ctx.checkpoint.wait()
     if model is not None and not isinstance(model, keras.Model):
-        msg = f"train_fn returned {type(model).__name__}, expected a keras.Model or None"
+        msg = f"train_fn returned {_name(type(model))}, expected a keras.Model or None"
         raise ConfigError(msg)
     history = ctx.checkpoint.history
     result: dict[str, Any] = {"history": history, "resumed_from": first, "model_path": ""}
@@ -310,6 +316,12 @@ def run_own_loop(
         model(_example(ctx, bare=takes_bare_input(model, ctx.spec)))
         result["model_path"] = export_trained(model, ctx.spec, task, collective)
     return result
+
+
+def _name(kind: type) -> str:
+    """Return a class's name, with its module: tf_keras has a Model too."""
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return f"{module}{kind.__qualname__}"
 
 
 def _example(ctx: OwnLoop, *, bare: bool) -> Any:  # noqa: ANN401 - a tensor, or a dict of them
