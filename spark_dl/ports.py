@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
-__all__ = ["PortClaim", "PortRange"]
+__all__ = ["PortClaim", "PortRange", "bound_port"]
 
 _RANGE: Final = re.compile(r"(\d{1,5})-(\d{1,5})")
 _LOWEST: Final = 1024
@@ -112,6 +112,36 @@ class PortClaim:
     def close(self) -> None:
         """Let others take the port."""
         self._name.close()
+
+
+def bound_port(
+    ports: PortRange, what: str, bind: Callable[[int], socket.socket]
+) -> tuple[PortClaim, socket.socket]:
+    """Claim a port and bind it; where somebody else binds it first, it is the next one.
+
+    Args:
+        ports: the range.
+        what: what the port is for, for the error.
+        bind: returns a socket that is bound to a port.
+
+    Raises:
+        ResourceError: none is free.
+    """
+    bound: list[socket.socket] = []
+
+    def serves(port: int) -> bool:
+        if not _is_free(port):
+            return False
+        try:
+            bound.append(bind(port))
+        except OSError as error:
+            if error.errno in _TAKEN:
+                return False
+            raise
+        return True
+
+    claim = PortClaim(ports, what, serves)
+    return claim, bound[0]
 
 
 def _held(port: int) -> socket.socket | None:

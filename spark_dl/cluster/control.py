@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import queue
@@ -12,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 from spark_dl.cluster.codec import Channel, ChannelClosedError, ChannelRefusedError, Message
-from spark_dl.ports import PortClaim
+from spark_dl.ports import bound_port
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from spark_dl.ports import PortRange
+    from spark_dl.ports import PortClaim, PortRange
 
 __all__ = ["ControlServer", "Envelope", "Reservations"]
 
@@ -111,9 +112,12 @@ class ControlServer:
         self._over = threading.Event()
         self.inbox: queue.SimpleQueue[Envelope] = queue.SimpleQueue()
         self.reservations = Reservations(required=world_size)
-        self._claim = PortClaim(ports, "the control channel") if ports is not None else None
-        port = self._claim.port if self._claim is not None else 0
-        self._socket = socket.create_server((bind, port), family=_family(bind), backlog=128)
+        listening = functools.partial(_listening, bind)
+        self._claim: PortClaim | None = None
+        if ports is None:
+            self._socket = listening(0)
+        else:
+            self._claim, self._socket = bound_port(ports, "the control channel", listening)
         self.address: tuple[str, int] = (host, self._socket.getsockname()[1])
         self._ping_s = ping_s
         for target in (self._listen, self._ping):
@@ -251,5 +255,6 @@ class ControlServer:
         self.close()
 
 
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
+def _listening(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=128)

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from spark_dl.errors import ClusterError
-from spark_dl.ports import PortClaim
+from spark_dl.ports import bound_port
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from spark_dl.ports import PortRange
+    from spark_dl.ports import PortClaim, PortRange
 
 __all__ = ["ClusterSpec", "PortHolder", "join_address", "source_address"]
 
@@ -133,6 +133,20 @@ def _source(target: tuple[str, int]) -> str:
         return str(probe.getsockname()[0])
 
 
+def _held_port(port: int) -> socket.socket:
+    """Return a socket that is bound to a port of all addresses and leaves room for its heir."""
+    sock = socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET)
+    try:
+        if sock.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(("", port))
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
 class PortHolder:
     """Holds a port from its choice until the child has bound it.
 
@@ -150,16 +164,11 @@ class PortHolder:
 
     def __init__(self, port: int = 0, ports: PortRange | None = None) -> None:
         """Bind the port."""
-        self._claim = PortClaim(ports, "a worker") if ports is not None else None
-        if self._claim is not None:
-            port = self._claim.port
-        self._socket = socket.socket(
-            socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
-        )
-        if self._socket.family == socket.AF_INET6:
-            self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        self._socket.bind(("", port))
+        self._claim: PortClaim | None = None
+        if ports is None:
+            self._socket = _held_port(port)
+        else:
+            self._claim, self._socket = bound_port(ports, "a worker", _held_port)
         self.port: int = self._socket.getsockname()[1]
 
     def __enter__(self) -> Self:

@@ -29,14 +29,14 @@ from typing import TYPE_CHECKING, Final, Self
 import numpy as np
 
 from spark_dl.errors import TimeoutExpiredError, WorkerLostError
-from spark_dl.ports import PortClaim
+from spark_dl.ports import bound_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     import numpy.typing as npt
 
-    from spark_dl.ports import PortRange
+    from spark_dl.ports import PortClaim, PortRange
 
 __all__ = ["TOKEN_BYTES", "Entrance", "Ring"]
 
@@ -68,12 +68,12 @@ class Entrance:
 
     def __init__(self, host: str, ports: PortRange | None = None) -> None:
         """Listen on a free port of the address, of all where it is not this host's own."""
-        self._claim = None if ports is None else PortClaim(ports, "a worker's ring")
-        port = 0 if self._claim is None else self._claim.port
-        try:
-            self._server = _listening(host, port)
-        except OSError:  # as a container sees it whose host forwards its ports
-            self._server = _listening("", port)
+        listening = functools.partial(_listening, host)
+        self._claim: PortClaim | None = None
+        if ports is None:
+            self._server = listening(0)
+        else:
+            self._claim, self._server = bound_port(ports, "a worker's ring", listening)
         self.port: int = self._server.getsockname()[1]
 
     def admit(self, token: bytes, rank: int, *, timeout_s: float) -> socket.socket:
@@ -119,7 +119,10 @@ class Entrance:
 
 def _listening(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=16)
+    try:
+        return socket.create_server((host, port), family=family, backlog=16)
+    except OSError:  # as a container sees it whose host forwards its ports
+        return socket.create_server(("", port), family=family, backlog=16)
 
 
 def _knows(connection: socket.socket, token: bytes, rank: int) -> bool:

@@ -16,6 +16,7 @@ from spark_dl.config.sections import ClusterConfig
 from spark_dl.errors import ConfigError, ResourceError
 from spark_dl.monitoring import start_tensorboard
 from spark_dl.ports import PortRange
+from spark_dl.training.ring import Entrance
 
 
 @pytest.fixture
@@ -50,6 +51,37 @@ def test_a_port_whose_connections_linger_can_be_had_again(span):
             sock.recv(1)
     with control(PortRange(span.low, span.low)) as again:
         assert again.address[1] == span.low
+
+
+def holder_port(span):
+    with PortHolder(ports=span) as holder:
+        return holder.port
+
+
+def control_port(span):
+    with control(span) as server:
+        return server.address[1]
+
+
+def ring_port(span):
+    with contextlib.closing(Entrance("127.0.0.1", span)) as entrance:
+        return entrance.port
+
+
+@pytest.mark.parametrize("taken_port", [holder_port, control_port, ring_port])
+def test_who_is_faster_between_look_and_bind_keeps_the_port(span, monkeypatch, taken_port):
+    is_free, faster = ports._is_free, []
+    with contextlib.ExitStack() as stack:
+
+        def look(port):
+            free = is_free(port)
+            if not faster:
+                faster.append(stack.enter_context(socket.create_server(("", port))))
+            return free
+
+        monkeypatch.setattr(ports, "_is_free", look)
+        assert taken_port(span) == span.low + 1
+        assert faster[0].getsockname()[1] == span.low
 
 
 def test_tensorboard_takes_one_too_and_a_training_goes_on_without(span, tmp_path, caplog):
