@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ROWS = 40
 PARTITIONS = 4
 #: Many times what Spark waits before it starts a second attempt.
-LINGER_S = 15.0
+LINGER_S = 6.0
 CONF = {
     "spark.speculation": "true",
     "spark.speculation.quantile": "0.5",

@@ -41,6 +41,32 @@ def executor(pid: int) -> int:
     return pid
 
 
+def sockets(pid: int) -> dict[int, str]:
+    """Return the sockets of a process by their numbers, in the kernel's words."""
+    found = {}
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            target = os.readlink(f"/proc/{pid}/fd/{name}")
+            if target.startswith("socket:"):
+                found[int(name)] = target
+    return found
+
+
+def listens_at(pid: int) -> set[int]:
+    """Return the ports at which a process listens."""
+    own = set(sockets(pid).values())
+    rows = [
+        line.split()
+        for table in ("tcp", "tcp6")
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
+    ]
+    return {
+        int(row[1].rpartition(":")[2], 16)
+        for row in rows
+        if row[3] == "0A" and f"socket:[{row[9]}]" in own
+    }
+
+
 def role(pid: int) -> str:
     """Return what a process is to a training."""
     if is_child(pid):

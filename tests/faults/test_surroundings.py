@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from faults.conftest import prepared
 from faults.model import DEADLINE_S
+from faults.processes import listens_at, sockets
 
 from spark_dl.cluster import codec
 from spark_dl.errors import SparkDLError, StorageError, TrainingFailedError
@@ -24,24 +25,9 @@ def first_line(error):
     return str(error).splitlines()[0]
 
 
-def listening():
+def control_ports():
     """Return the ports of this process's control channels, told by their greeting."""
-    ports = []
-    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if fields[3] == "0A" and f"socket:[{fields[9]}]" in own_sockets().values():
-            ports.append(int(fields[1].rpartition(":")[2], 16))
-    return [port for port in ports if greets(port)]
-
-
-def own_sockets():
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):
-            target = os.readlink(f"/proc/self/fd/{name}")
-            if target.startswith("socket:"):
-                found[int(name)] = target
-    return found
+    return [port for port in listens_at(os.getpid()) if greets(port)]
 
 
 def greets(port):
@@ -55,7 +41,7 @@ def test_strangers_flood_the_control_channel(start, as_if_nothing_happened):
     """Garbage, silence, and frames that look right to whoever does not know the secret."""
     caught = start()
     caught.children()
-    (port,) = listening()
+    (port,) = control_ports()
     frame = bytes(codec._NONCE_BYTES + codec._MAC_BYTES) + codec._LENGTH.pack(20) + bytes(52)
     silent = []
     for number in range(300):
@@ -73,8 +59,8 @@ def test_the_control_channel_is_cut(start, as_if_nothing_happened):
     """The driver sees its agents go, the agents their driver: all begin again."""
     caught = start()
     caught.children()
-    (port,) = listening()
-    for number in own_sockets():
+    (port,) = control_ports()
+    for number in sockets(os.getpid()):
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as connection:
             if connection.type is socket.SOCK_STREAM and connection.getsockname()[1] == port:
                 connection.getpeername()  # not the one that listens
