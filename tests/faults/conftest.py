@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import threading
 import time
@@ -20,13 +21,17 @@ from faults.model import DEADLINE_S, reached, watched
 from faults.processes import is_child, wait_for_the_hit
 
 import spark_dl
+from spark_dl.errors import TrainingFailedError
 from spark_dl.shards.dataset import Dataset
-from spark_dl.storage import JobStatus, RunPaths
+from spark_dl.storage import JobState, JobStatus, RunPaths
 from spark_dl.testing import descendants
 
 ROWS, BATCH, EPOCHS, AT = 400, 20, 2, 9
 WORKERS = 2
 
+
+#: Ranks whose errors come more than 0.3 s apart are not told together.
+SOME_RANKS = "0|1|0, 1"
 
 #: What docs/faults.md calls the outcomes of tests.
 OUTCOMES = {"passed": "as promised", "failed": "**not as promised**", "skipped": "not tried"}
@@ -110,6 +115,10 @@ def pids_at_gate(folder, check, workers=WORKERS):
     return [int(Path(path).read_text()) for path in files]
 
 
+def first_line(error):
+    return str(error).splitlines()[0]
+
+
 @dataclass
 class Caught:
     """A run in a thread, which stands still at its gate."""
@@ -139,6 +148,21 @@ class Caught:
             raise self.outcome["error"]
         return self.outcome["run"]
 
+    def fails(self, *causes, ranks=SOME_RANKS, attempt=1, retryable=False):
+        """Let the run go, which must fail: first line and status say who, why and what now."""
+        with pytest.raises(TrainingFailedError) as ended:
+            self.result()
+        line = first_line(ended.value)
+        assert re.match(rf"\[rank ({ranks}) on ", line), line
+        for cause in causes:
+            assert cause in line
+        status = self.status
+        assert (status.status, status.attempt) == (JobState.FAILED, attempt)
+        assert status.error.error_class == type(ended.value).__name__
+        assert first_line(status.error.message) == line
+        assert ended.value.retryable is status.error.retryable is retryable
+        return ended.value
+
     @property
     def status(self):
         return JobStatus.read(self.paths.status)
@@ -151,8 +175,12 @@ class Caught:
 
 
 @pytest.fixture
-def start(dataset, tmp_path):
-    """Start a run in a thread; what is left of its processes at the end is an error."""
+def start(dataset, cluster_spark, tmp_path):
+    """Start a run in a thread.
+
+    At the end it is an error if processes of it are left, if its status does not say how it ended,
+    if it has left half a model, or if Spark is of no use any more.
+    """
     before = set(descendants(os.getpid()))
     runs = []
 
@@ -197,6 +225,19 @@ def start(dataset, tmp_path):
         assert not caught.thread.is_alive(), "the run hangs"
     assert not orphans(before)
     wait_for_the_hit()
+    for caught in runs:
+        assert_nothing_is_half_done(caught.paths)
+    assert cluster_spark.range(5).count() == 5
+
+
+def assert_nothing_is_half_done(paths):
+    """Check that the status says how a run ended, and that it has a model if it ended well."""
+    if not os.path.exists(paths.status):  # it never had a folder
+        return
+    state = JobStatus.read(paths.status).status
+    assert state in {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED}
+    models = os.listdir(paths.models) if os.path.exists(paths.models) else []
+    assert models == (["1"] if state is JobState.SUCCEEDED else [])
 
 
 def orphans(before):

@@ -41,6 +41,16 @@ def executor(pid: int) -> int:
     return pid
 
 
+def executors(pid: int) -> set[int]:
+    """Return the executors' JVMs below a process."""
+    return {below for below in descendants(pid) if is_executor(below)}
+
+
+def is_executor(pid: int) -> bool:
+    """Whether a process is the JVM of an executor."""
+    return is_alive(pid) and any(b"CoarseGrainedExecutorBackend" in word for word in command(pid))
+
+
 def sockets(pid: int) -> dict[int, str]:
     """Return the sockets of a process by their numbers, in the kernel's words."""
     found = {}
@@ -73,7 +83,7 @@ def role(pid: int) -> str:
         return "child"
     words = command(pid)
     if words[0].endswith(b"java"):
-        return "executor's JVM"
+        return "executor's JVM" if is_executor(pid) else "driver's JVM"
     return "agent" if any(word.endswith(b".daemon") for word in words) else "driver"
 
 
@@ -86,6 +96,14 @@ def strike(pid: int, how: signal.Signals = signal.SIGKILL) -> None:
     logger.info("%s to pid %d, %s, with %s below it", how.name, pid, role(pid), below or "nothing")
     _hit.extend([pid, *below])
     os.kill(pid, how)
+
+
+def strike_all(group: int) -> None:
+    """Kill a driver that leads a process group, with all that is in it."""
+    below = descendants(group)
+    logger.info("SIGKILL to process group %d, driver and its JVM, with %s", group, below)
+    _hit.extend([group, *below])
+    os.killpg(group, signal.SIGKILL)
 
 
 def wait_for_the_hit() -> None:

@@ -11,7 +11,7 @@ import pytest
 from faults.conftest import WORKERS
 from faults.jobs import TRAIN, caught_at_gate, write_job
 from faults.model import DEADLINE_S
-from faults.processes import wait_for_end
+from faults.processes import strike, wait_for_the_hit
 from shells import INTERRUPTIBLE, plain_environ
 
 from spark_dl.runs import finished_run
@@ -64,9 +64,9 @@ def test_a_driver_that_ends_leaves_nothing_and_goes_on(
     caught, _ = caught_at_gate(project, first, project / "log-0")
     its = descendants(first.pid)
     assert len(its) >= 2 * WORKERS
-    first.send_signal(how)
+    strike(first.pid, how)
     assert first.wait(DEADLINE_S) == code
-    wait_for_end(its)
+    wait_for_the_hit()
     assert caught.status.status is state
     caught.go()
     second = drive()

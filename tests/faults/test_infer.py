@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -11,6 +9,7 @@ import time
 
 import pytest
 from doubling import export_doubling
+from faults.processes import strike_all, wait_for_the_hit
 
 from spark_dl.config import load_config
 from spark_dl.pipeline import run_infer
@@ -79,7 +78,8 @@ def test_a_killed_job_leaves_the_old_state(spark, model, tmp_path, form, mode):
             assert job.poll() is None, "the job ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        os.killpg(job.pid, signal.SIGKILL)
+        strike_all(job.pid)
+    wait_for_the_hit()
     spark.catalog.clearCache()
     assert sorted(there().collect()) == before
     for _ in range(2):  # the second rerun adds nothing

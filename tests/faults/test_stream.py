@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -12,6 +10,7 @@ import time
 
 import pytest
 from doubling import export_doubling
+from faults.processes import strike_all, wait_for_the_hit
 
 pytestmark = [
     # Keras' optional imports and TensorFlow's protobufs warn of their own affairs
@@ -62,7 +61,8 @@ def test_a_killed_query_goes_on_where_it_was(spark, model, tmp_path):
             assert query.poll() is None, "the query ended before it could be killed"
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        os.killpg(query.pid, signal.SIGKILL)
+        strike_all(query.pid)
+    wait_for_the_hit()
     subprocess.run(command, check=True, timeout=400)
     found = spark.read.format("delta").load(str(tmp_path / "out")).orderBy("id").collect()
     assert [(row["id"], row["prediction"]) for row in found] == [

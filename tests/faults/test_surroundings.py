@@ -10,19 +10,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from faults.conftest import prepared
+from faults.conftest import first_line, prepared
 from faults.model import DEADLINE_S
 from faults.processes import listens_at, sockets
 
 from spark_dl.cluster import codec
-from spark_dl.errors import SparkDLError, StorageError, TrainingFailedError
+from spark_dl.errors import CancelledError, ManifestError, StorageError
 from spark_dl.storage import JobState, RunPaths
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
-
-
-def first_line(error):
-    return str(error).splitlines()[0]
 
 
 def control_ports():
@@ -76,11 +72,7 @@ def test_a_shard_is_cut_off_while_it_is_read(start, rows, tmp_path):
     caught.children()
     for shard in dataset.manifest.split("train"):
         os.truncate(os.path.join(dataset.path, shard.path), 0)
-    with pytest.raises(TrainingFailedError) as ended:
-        caught.result()
-    assert "ShardError: shard " in first_line(ended.value)
-    assert "has 0 bytes, its manifest says" in first_line(ended.value)
-    assert not ended.value.retryable
+    caught.fails("ShardError: shard ", "has 0 bytes, its manifest says", attempt=2)
 
 
 @contextlib.contextmanager
@@ -98,35 +90,23 @@ def mounted(folder, *options):
 
 
 @pytest.mark.smoke
-def test_the_folder_of_checkpoints_is_full(start, tmp_path, cluster_spark):
+def test_the_folder_of_checkpoints_is_full(start, tmp_path):
     folder = RunPaths(runs=str(tmp_path / "runs"), run_id="run").checkpoints
     with mounted(folder, "-t", "tmpfs", "-o", "size=12k", "tmpfs"):
-        caught = start()
-        with pytest.raises(TrainingFailedError) as ended:
-            caught.result()
-    assert "No space left on device" in first_line(ended.value)
-    assert "checkpoints" in first_line(ended.value)
-    assert caught.status.status is JobState.FAILED
-    assert not os.path.exists(caught.paths.models)
-    assert cluster_spark.range(5).count() == 5
+        start().fails("No space left on device", "checkpoints")
 
 
 def test_the_folder_of_checkpoints_is_read_only(start, tmp_path):
     folder = RunPaths(runs=str(tmp_path / "runs"), run_id="run").checkpoints
     with mounted(folder, "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs"):
-        caught = start()
-        with pytest.raises(TrainingFailedError) as ended:
-            caught.result()
-    assert "Read-only file system" in first_line(ended.value)
-    assert not ended.value.retryable
+        start().fails("Read-only file system", "checkpoints")
 
 
 def test_the_run_folder_is_read_only(start, tmp_path):
     with mounted(str(tmp_path / "runs"), "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs"):
         caught = start()
-        with pytest.raises(SparkDLError) as ended:
+        with pytest.raises(StorageError) as ended:
             caught.result()
-    assert isinstance(ended.value, StorageError)
     assert str(tmp_path / "runs") in first_line(ended.value)
 
 
@@ -136,8 +116,9 @@ def interrupted(start, **more):
     caught.children()
     Path(caught.paths.stop).write_text("{}")
     caught.thread.join(DEADLINE_S)  # before it is let go: a fast machine would be done by then
-    with pytest.raises(SparkDLError):
+    with pytest.raises(CancelledError):
         caught.result()
+    assert caught.status.status is JobState.CANCELLED
     return caught
 
 
@@ -168,11 +149,7 @@ def wider(spec, params):
 def test_the_checkpoint_is_of_another_model(start):
     interrupted(start)
     again = start(model_fn=wider)
-    with pytest.raises(TrainingFailedError) as ended:
-        again.result()
-    assert "the checkpoint is of another model" in first_line(ended.value)
-    assert "use a new run_id" in first_line(ended.value)
-    assert not ended.value.retryable
+    again.fails("the checkpoint is of another model", "use a new run_id", attempt=2)
 
 
 def uncompiled(spec, params):
@@ -183,11 +160,7 @@ def uncompiled(spec, params):
 
 
 def test_the_model_is_not_compiled(start):
-    caught = start(model_fn=uncompiled)
-    with pytest.raises(TrainingFailedError) as ended:
-        caught.result()
-    assert "rank 0, 1 on " in first_line(ended.value)
-    assert "call model.compile(optimizer=…, loss=…)" in first_line(ended.value)
+    start(model_fn=uncompiled).fails("call model.compile(optimizer=…, loss=…)")
 
 
 def test_the_manifest_is_of_another_format(start, copied_dataset):
@@ -195,7 +168,7 @@ def test_the_manifest_is_of_another_format(start, copied_dataset):
     path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 99'))
     assert "99" in path.read_text()
     caught = start(dataset=copied_dataset.path)
-    with pytest.raises(SparkDLError) as ended:
+    with pytest.raises(ManifestError) as ended:
         caught.result()
     assert "99" in first_line(ended.value)
     assert "manifest" in first_line(ended.value)
