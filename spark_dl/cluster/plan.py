@@ -67,6 +67,8 @@ class LaunchRequest:
             for ever.
         on_restart: called with the number of the try that follows and the error that ended the one
             before.
+        on_cancel: called with what cancels the run, before its workers are stopped: whoever cancels
+            may leave this process no time for more.
         make_room: called before a stage is launched anew: waits until there is room for it, and
             calls its argument often, which raises when the run is to be cancelled.
         describe_room: says who holds the cluster's task slots, for the error of ranks that did not
@@ -95,6 +97,7 @@ class LaunchRequest:
     stall_timeout_s: float | None = None
     slow_after_s: float | None = None
     on_restart: Callable[[int, Exception], None] = _ignore
+    on_cancel: Callable[[BaseException], object] = _ignore
     make_room: Callable[[Callable[[], None]], object] = _ignore
     describe_room: Callable[[], str] = str
     on_event: Callable[[int, dict[str, Any]], None] = _ignore

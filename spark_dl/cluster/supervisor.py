@@ -62,9 +62,11 @@ class _Supervisor:
             results = self._try_until_done()
         except BaseException as error:
             self._enter(RunState.STOPPING)
+            is_cancel = isinstance(error, CancelledError) or not isinstance(error, Exception)
+            if is_cancel:
+                self._request.on_cancel(error)
             self._drop_group(type(error).__name__)
-            of_itself = isinstance(error, Exception) and not isinstance(error, CancelledError)
-            self._enter(RunState.FAILED if of_itself else RunState.CANCELLED)
+            self._enter(RunState.CANCELLED if is_cancel else RunState.FAILED)
             raise
         self._enter(RunState.STOPPING)
         group, self._group = self._group, None

@@ -315,6 +315,7 @@ def _request(
         slow_after_s=cluster.slow_after_s,
         ports=cluster.port_range,
         on_restart=on_restart,
+        on_cancel=record.failed,
         make_room=lambda check_stop: wait_for_room(
             job.spark,
             num_workers,

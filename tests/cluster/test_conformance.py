@@ -296,6 +296,26 @@ def test_cancelling_the_spark_job_cancels_the_run(backend, cluster_spark, how):
     assert run(backend, describe)
 
 
+def test_a_run_is_told_that_it_is_cancelled_before_its_workers_stop(backend):
+    """Whoever cancels may kill this process a moment later, as YARN does."""
+    pids, alive = {}, []
+
+    def note(rank, event):
+        if event["kind"] == "pid":
+            pids[rank] = event["pid"]
+
+    with pytest.raises(CancelledError, match="enough"):
+        run(
+            backend,
+            wait_for_ever,
+            on_event=note,
+            stop_reason=lambda: "enough" if len(pids) == 2 else None,
+            on_cancel=lambda error: alive.append(all(map(is_alive, pids.values()))),
+        )
+    assert alive == [True]
+    assert_all_end(pids.values())
+
+
 def test_start_has_a_deadline_that_says_what_it_waited_for(backend, tmp_path, monkeypatch):
     (tmp_path / "slow_to_import.py").write_text("import time; time.sleep(600)")
     monkeypatch.syspath_prepend(tmp_path)

@@ -8,6 +8,8 @@ import os
 import re
 import shutil
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -207,6 +209,36 @@ def test_a_container_that_yarn_kills_for_its_memory_is_reported_as_such(project,
     assert "raise spark.executor.memoryOverhead" in first
     assert any("/node/containerlogs/container_" in line for line in others)
     assert not last["error"]["retryable"]
+
+
+def test_a_driver_on_the_cluster_says_that_it_was_killed(clean, prepared):
+    """YARN leaves a container a quarter of a second for it."""
+    long = "--set training.epochs=100000 --set training.checkpoint.every_epochs=1000"
+    command = (
+        "spark-submit --properties-file conf/spark-defaults-yarn.conf --deploy-mode cluster "
+        "--files conf/yarn.yaml --py-files model.py jobs/train.py "
+        f"{prepared.replace('conf/yarn.yaml', 'yarn.yaml')} {long}"
+    )
+    with ThreadPoolExecutor() as pool:
+        submitted = pool.submit(clean.run, command)
+        deadline = time.monotonic() + 240
+        while (state := state_of_run(clean)) != "running":
+            assert time.monotonic() < deadline, state
+            assert not submitted.done(), submitted.result().stderr[-8000:]
+        clean.hadoop.kill_application()
+        assert submitted.result(240).returncode != 0
+    deadline = time.monotonic() + 60
+    while (state := state_of_run(clean)) == "running":
+        assert time.monotonic() < deadline, clean.hadoop.last_words()
+    assert state == "cancelled"
+    clean.hadoop.fs("-rm", "-r", "-f", f"{DATA}/runs")
+
+
+def state_of_run(project) -> str:
+    """Return what the only run says of itself, empty before it says anything."""
+    names = project.hadoop.fs("-ls", "-C", "-R", DATA).split()
+    found = [name for name in names if re.search(r"/runs/[^/]+/status\.json$", name)]
+    return json.loads(project.read(found[0]))["status"] if found else ""
 
 
 def test_an_overhead_without_room_for_tensorflow_is_refused_at_once(project, prepared):
