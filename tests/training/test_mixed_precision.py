@@ -68,7 +68,8 @@ def recorder(rank):
                 "weights": hashlib.sha256(weights).hexdigest(),
                 "optimizer": hashlib.sha256(slots).hexdigest(),
                 "scale": float(getattr(optimizer, "dynamic_scale", 1.0)),
-                "iterations": int(optimizer.iterations),
+                # Keras 3.8 leaves those of the optimizer that scales at 0
+                "iterations": int(getattr(optimizer, "inner_optimizer", optimizer).iterations),
             }
 
     return Recorder()
