@@ -53,8 +53,11 @@ ANY_PROCESS = (
     "test_cli_project",
     "test_doctor",
     "test_doctor_hosts",
-    "test_network",
 )
+
+#: Files of tests that mostly wait, or that take long and share no session: begun first, so that
+#: others work meanwhile and no process has to end with them.
+FIRST = ("test_network", "test_soak")
 
 #: What kills processes or starts executors and clusters may be tried a second time: the machines
 #: are shared. The run names such tests at its end; everything else must pass at once.
@@ -77,6 +80,8 @@ def _on_hadoop(nodeid: str) -> bool:
 def _place(item: pytest.Item) -> int:
     """Return when a test runs: the longest groups first, so that processes end together."""
     session = _session(item)
+    if item.path.stem in FIRST:
+        return -3
     if session is None and item.get_closest_marker("clusters"):
         return -1 - _on_hadoop(item.nodeid)
     if session is not None:

@@ -38,8 +38,9 @@ class Cluster:
         self.environ = user_environ(path, {"SPARK_HOME": SPARK_HOME})
         self.environ |= {"SPARK_WORKER_CORES": "1", "SPARK_WORKER_MEMORY": "2g"}
         self.environ |= {"SPARK_DAEMON_MEMORY": "256m", "MASTER": machines["master"].address}
-        # how long a worker may be silent: by default a minute, and up to another to be missed
-        self.environ |= {"SPARK_DAEMON_JAVA_OPTS": "-Dspark.worker.timeout=30"}
+        # how long a worker may be silent: by default a minute, and up to another to be missed; it
+        # signs four times in that
+        self.environ |= {"SPARK_DAEMON_JAVA_OPTS": "-Dspark.worker.timeout=16"}
 
     def on(self, name: str) -> dict[str, str]:
         """Return the environment of a shell on a host."""
@@ -75,14 +76,14 @@ class Cluster:
         )
 
     def wait_for_workers(self, count: int) -> None:
-        """Wait until the master has so many workers."""
+        """Wait until the master listens and has so many workers."""
         url = f"http://{self.hosts['master'].address}:8080/json/"
         end = time.monotonic() + DEADLINE_S
         while True:
             with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as page:
                 if json.load(page)["aliveworkers"] == count:
                     return
-            logs = [(self.folder / f"{name}.log").read_text()[-2000:] for name in self.hosts]
+            logs = (log.read_text()[-2000:] for log in self.folder.glob("*.log"))
             assert time.monotonic() < end, "\n".join(logs)
             threading.Event().wait(0.2)
 
@@ -100,5 +101,8 @@ def standalone(folder: Path, workers: Sequence[str], venv: Path) -> Iterator[Clu
             process = cluster.start(name, block, folder / f"{name}.log")
             daemons.callback(process.wait, DEADLINE_S)
             daemons.callback(process.kill)
+            if name == "master":
+                # a worker that finds none tries again only after 5 to 15 s
+                cluster.wait_for_workers(0)
         cluster.wait_for_workers(len(workers))
         yield cluster

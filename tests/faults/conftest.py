@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
@@ -22,6 +23,7 @@ from faults.processes import is_child, wait_for_the_hit
 
 import spark_dl
 from spark_dl.errors import TrainingFailedError
+from spark_dl.runs import finished_run
 from spark_dl.shards.dataset import Dataset
 from spark_dl.storage import JobState, JobStatus, RunPaths
 from spark_dl.testing import descendants
@@ -74,8 +76,29 @@ def prepared(rows, path, **settings):
 
 
 @pytest.fixture(scope="session")
-def dataset(rows, tmp_path_factory):
-    return prepared(rows, tmp_path_factory.mktemp("faults") / "dataset")
+def made_once(tmp_path_factory):
+    """Give folders that all processes of these tests share; the first that asks fills one."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def folder(name, fill):
+        path, stamp = root / name, root / f"{name}.made"
+        with open(root / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not stamp.exists():
+                shutil.rmtree(path, ignore_errors=True)
+                fill(path)
+                stamp.touch()
+        return path
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dataset(rows, made_once):
+    path = made_once("faults-dataset", lambda path: prepared(rows, path))
+    return Dataset.open(str(path))
 
 
 def sha256(model_path):
@@ -251,26 +274,29 @@ def orphans(before):
 
 
 @pytest.fixture(scope="session")
-def alone(dataset, tmp_path_factory):
+def alone(dataset, made_once):
     """What a run leaves that nobody disturbs."""
-    root = tmp_path_factory.mktemp("alone")
-    os.makedirs(root / "gate")
-    (root / "gate" / "go").touch()
-    run = spark_dl.train(
-        watched,
-        dataset,
-        params={"folder": str(root / "gate"), "at": AT, "act": None},
-        num_workers=WORKERS,
-        global_batch_size=BATCH,
-        epochs=EPOCHS,
-        seed=3,
-        runs=root,
-        run_id="alone",
-        backend="barrier",
-        tensorboard=False,
-        config=settings(),
-    )
-    return Caught(RunPaths(runs=str(root), run_id="alone"), "", threading.Thread()), run
+
+    def train(root):
+        os.makedirs(root / "gate")
+        (root / "gate" / "go").touch()
+        spark_dl.train(
+            watched,
+            dataset,
+            params={"folder": str(root / "gate"), "at": AT, "act": None},
+            num_workers=WORKERS,
+            global_batch_size=BATCH,
+            epochs=EPOCHS,
+            seed=3,
+            runs=root,
+            run_id="alone",
+            backend="barrier",
+            tensorboard=False,
+            config=settings(),
+        )
+
+    paths = RunPaths(runs=str(made_once("faults-alone", train)), run_id="alone")
+    return Caught(paths, "", threading.Thread()), finished_run(paths)
 
 
 @pytest.fixture

@@ -25,10 +25,11 @@ def watched(spec, params):
     folder, at = params["folder"], params["at"]
 
     class Gate(keras.callbacks.Callback):
-        drag_s = 0.0
+        drag_s = None
 
         def on_train_batch_end(self, batch, logs=None):
-            time.sleep(self.drag_s)
+            if self.drag_s is not None:
+                time.sleep(self.drag_s())
             if int(self.model.optimizer.iterations.numpy()) == at:
                 self.drag_s = wait_at_the_gate(folder, params.get("act"))
 
@@ -46,10 +47,10 @@ def watched(spec, params):
 
 
 def wait_at_the_gate(folder, act):
-    """Wait for ``go``, then act; return the seconds that each later step shall take longer."""
+    """Wait for ``go``, then act; return what tells how much longer a later step shall take."""
     path = reached(folder, rank())
     if os.path.exists(path):
-        return 0.0  # this is a later try
+        return None  # this is a later try
     with open(path + ".part", "w", encoding="utf-8") as file:
         file.write(str(os.getpid()))
     os.rename(path + ".part", path)
@@ -59,4 +60,4 @@ def wait_at_the_gate(folder, act):
             message = "the test did not open the gate"
             raise TimeoutError(message)
         time.sleep(0.02)
-    return (act(rank()) or 0.0) if act is not None else 0.0
+    return act(rank()) if act is not None else None

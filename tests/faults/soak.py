@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import random
@@ -60,7 +61,7 @@ PATIENCE_S = 300.0
 VICTIMS = {"child": 4, "agent": 2, "executor": 2, "driver": 2}
 
 
-def write_dataset(folder: str) -> str:
+def write_dataset(folder: str) -> None:
     """Write rows for one epoch."""
     rng = np.random.default_rng(3)
 
@@ -70,7 +71,6 @@ def write_dataset(folder: str) -> str:
 
     splits = {"train": columns(STEPS_PER_EPOCH * BATCH), "validation": columns(31)}
     write_shards(folder, dense_entries(SIZE), splits)
-    return folder
 
 
 def timed_records(path: str) -> list[dict]:
@@ -96,6 +96,7 @@ def last_time(path: str) -> float:
     return max((record["time"] for record in timed_records(path)), default=0.0)
 
 
+@functools.cache
 def undisturbed(dataset: str, runs: str, epochs: int) -> tuple[str, list[dict]]:
     """Train without Spark and without a kill; return the weights' hash and the records."""
     task = TrainTask(
@@ -257,8 +258,8 @@ class Soak:
 def soak(backend: str, kills: int, folder: Path, chance: random.Random) -> dict:
     """Run one backend under fire and return its row of the table."""
     epochs = max(2, -(-kills * DISTANCE // STEPS_PER_EPOCH) + 1)
-    dataset = write_dataset(str(folder / f"dataset-{backend}"))
-    weights, expected = undisturbed(dataset, str(folder / f"alone-{backend}"), epochs)
+    dataset, runs = str(folder / "dataset"), str(folder / f"alone-{epochs}")
+    weights, expected = undisturbed(dataset, runs, epochs)
     under_fire = Soak(folder / backend, dataset, backend, epochs, chance)
     under_fire.run(kills)
     lost = [seconds for _, seconds in under_fire.kills]
@@ -287,6 +288,7 @@ def main() -> None:
     chance = random.Random(options.seed)  # noqa: S311 - no secret
     rows = []
     with tempfile.TemporaryDirectory(prefix="spark-dl-soak-") as folder:
+        write_dataset(os.path.join(folder, "dataset"))
         for number, backend in enumerate(options.backends):
             share = options.kills // len(options.backends)
             share += number < options.kills % len(options.backends)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import sys
 import pytest
 from faults.conftest import WORKERS
 from faults.jobs import TRAIN, caught_at_gate, write_job
-from faults.model import DEADLINE_S
+from faults.model import DEADLINE_S, reached
 from faults.processes import strike, wait_for_the_hit
 from shells import INTERRUPTIBLE, plain_environ
 
@@ -19,6 +20,14 @@ from spark_dl.storage import JobState
 from spark_dl.testing import descendants
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
+
+
+#: By what, with which exit code, and what the run's status then says.
+ENDS = [
+    (signal.SIGTERM, 128 + signal.SIGTERM, JobState.CANCELLED),
+    (signal.SIGINT, 128 + signal.SIGINT, JobState.CANCELLED),
+    (signal.SIGKILL, -signal.SIGKILL, JobState.RUNNING),
+]
 
 
 @pytest.fixture
@@ -49,28 +58,21 @@ def drive(project):
         process.communicate(timeout=DEADLINE_S)
 
 
-@pytest.mark.parametrize(
-    ("how", "code", "state"),
-    [
-        (signal.SIGKILL, -signal.SIGKILL, JobState.RUNNING),
-        (signal.SIGTERM, 128 + signal.SIGTERM, JobState.CANCELLED),
-        (signal.SIGINT, 128 + signal.SIGINT, JobState.CANCELLED),
-    ],
-)
-def test_a_driver_that_ends_leaves_nothing_and_goes_on(
-    project, drive, as_if_nothing_happened, how, code, state
-):
-    first = drive()
-    caught, _ = caught_at_gate(project, first, project / "log-0")
-    its = descendants(first.pid)
-    assert len(its) >= 2 * WORKERS
-    strike(first.pid, how)
-    assert first.wait(DEADLINE_S) == code
-    wait_for_the_hit()
-    assert caught.status.status is state
+def test_a_driver_that_ends_leaves_nothing_and_goes_on(project, drive, as_if_nothing_happened):
+    """Told to end, interrupted and killed, one after the other; each time by the same command."""
+    for attempt, (how, code, state) in enumerate(ENDS, start=1):
+        driver = drive()
+        caught, _ = caught_at_gate(project, driver, project / f"log-{attempt - 1}")
+        assert len(descendants(driver.pid)) >= 2 * WORKERS
+        strike(driver.pid, how)
+        assert driver.wait(DEADLINE_S) == code
+        wait_for_the_hit()
+        assert (caught.status.status, caught.status.attempt) == (state, attempt)
+        for rank in range(WORKERS):  # the next try waits at the gate too
+            os.remove(reached(caught.folder, rank))
     caught.go()
-    second = drive()
-    out, _ = second.communicate(timeout=DEADLINE_S)
-    assert second.returncode == 0, (project / "log-1").read_text()[-4000:]
+    last = drive()
+    out, _ = last.communicate(timeout=DEADLINE_S)
+    assert last.returncode == 0, (project / f"log-{len(ENDS)}").read_text()[-4000:]
     assert json.loads(out.splitlines()[-1])["status"] == "succeeded"
-    as_if_nothing_happened(caught, finished_run(caught.paths))
+    as_if_nothing_happened(caught, finished_run(caught.paths), attempt=len(ENDS) + 1)

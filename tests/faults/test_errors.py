@@ -17,7 +17,7 @@ from spark_dl.errors import CancelledError, ConfigError
 from spark_dl.storage import JobState
 from spark_dl.testing import is_alive
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 def leave(rank):

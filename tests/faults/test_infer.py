@@ -32,7 +32,7 @@ SCRIPT = """
         run_infer(load_config(None, sys.argv[1:]), spark)
 """
 #: So many files take seconds, of which the kill needs a moment.
-FILES = 24
+FILES = 16
 
 
 @pytest.fixture

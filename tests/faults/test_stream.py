@@ -47,7 +47,7 @@ def model(tmp_path):
 
 @pytest.mark.faults
 def test_a_killed_query_goes_on_where_it_was(spark, model, tmp_path):
-    batches = 8
+    batches = 5
     for number in range(batches):
         rows = f"SELECT id, float(id) a FROM range({number * 3}, {number * 3 + 3}, 1, 1)"  # noqa: S608 (our own numbers)
         spark.sql(rows).write.format("delta").mode("append").save(str(tmp_path / "in"))

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from faults.conftest import first_line, prepared
+from faults.conftest import WORKERS, first_line, prepared
 from faults.model import DEADLINE_S
 from faults.processes import listens_at, sockets
 
@@ -18,7 +18,7 @@ from spark_dl.cluster import codec
 from spark_dl.errors import CancelledError, ManifestError, StorageError
 from spark_dl.storage import JobState, RunPaths
 
-pytestmark = [pytest.mark.faults, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(400)]
 
 
 def control_ports():
@@ -110,10 +110,10 @@ def test_the_run_folder_is_read_only(start, tmp_path):
     assert str(tmp_path / "runs") in first_line(ended.value)
 
 
-def interrupted(start, **more):
+def interrupted(start, num_workers=WORKERS):
     """A run whose driver's thread was told to stop behind its second checkpoint."""
-    caught = start(**more)
-    caught.children()
+    caught = start(num_workers=num_workers)
+    caught.children(num_workers)
     Path(caught.paths.stop).write_text("{}")
     caught.thread.join(DEADLINE_S)  # before it is let go: a fast machine would be done by then
     with pytest.raises(CancelledError):
@@ -147,8 +147,8 @@ def wider(spec, params):
 
 
 def test_the_checkpoint_is_of_another_model(start):
-    interrupted(start)
-    again = start(model_fn=wider)
+    interrupted(start, num_workers=1)
+    again = start(model_fn=wider, num_workers=1)
     again.fails("the checkpoint is of another model", "use a new run_id", attempt=2)
 
 
