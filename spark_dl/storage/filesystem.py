@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import fsspec
 
 from spark_dl.errors import SparkDLError, StorageError, StorageUnreachableError
+from spark_dl.storage.bridge import BLOCK_BYTES
 from spark_dl.storage.hadoop import HadoopFileSystem
 from spark_dl.storage.java import can_serve
 
@@ -258,6 +259,9 @@ class Storage:
         # what lies in an object store appears when it is complete: no rename, which copies there
         written = f"{path}.tmp-{uuid.uuid4().hex[:8]}" if self._can_rename else path
         with _telling(f"write {path}"):
+            if isinstance(self._fs, HadoopFileSystem) and len(raw) <= BLOCK_BYTES:
+                self._fs.write_whole(path, raw, written=written)
+                return
             try:
                 with self._open(written, "wb") as file:
                     file.write(raw)

@@ -128,6 +128,17 @@ class HadoopFileSystem(AbstractFileSystem):  # type: ignore[misc]  # fsspec is u
         paths = [text(self._strip_protocol(path)) for path in (path1, path2)]
         shared_bridge().call(b"M", *paths, _FLAG.pack(True))  # noqa: FBT003 - the protocol's flag
 
+    def write_whole(self, path: str, data: bytes, *, written: str) -> None:
+        """Write a file by one request, which is carried out also if this process is killed then.
+
+        Args:
+            path: its URI.
+            data: at most `BLOCK_BYTES`.
+            written: a name that it has until it is complete; `path` where no rename is wanted.
+        """
+        paths = [text(self._strip_protocol(name)) for name in (written, path)]
+        shared_bridge().call(b"P", *paths, data)
+
     def _open(self, path: str, mode: str = "rb", **options: Any) -> HadoopFile:  # noqa: ANN401 - as above
         if mode not in {"rb", "wb"}:
             msg = f"{path}: files of Hadoop are opened to read (rb) or to write (wb), not as {mode}"

@@ -80,6 +80,33 @@ def test_it_ends_with_its_owner_however_that_ends(hadoop_root):
     wait_for_end(jvm)
 
 
+def test_a_file_that_a_killed_process_has_begun_to_write_is_written(hadoop_root):
+    """Asked for, not yet begun: the JVM stands still until its owner is dead."""
+    path = join(hadoop_root, "last words")
+    code = (
+        "import os, signal, sys, threading\n"
+        "from spark_dl.storage import Storage\n"
+        "from spark_dl.storage.bridge import shared_bridge\n"
+        f"storage = Storage({path!r})\n"
+        f"storage.exists({path!r})\n"
+        "bridge = shared_bridge()\n"
+        "os.kill(bridge.pid, signal.SIGSTOP)\n"
+        f"words = threading.Thread(target=storage.write_atomic, args=({path!r}, 'killed'))\n"
+        "words.start()\n"
+        "while not bridge._waiting: pass\n"
+        "with bridge._lock: print(bridge.pid, flush=True)\n"
+        "words.join()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as owner:
+        jvm = int(owner.stdout.readline())
+        owner.kill()
+    os.kill(jvm, signal.SIGCONT)
+    wait_for_end(jvm)
+    assert Storage(path).read_text(path) == "killed"
+    assert Storage(path).list(hadoop_root).count("last words") == 1
+    assert not [name for name in Storage(path).list(hadoop_root) if ".tmp-" in name]
+
+
 def test_tokens_that_come_later_are_taken_whenever_they_change(hadoop_root, monkeypatch):
     storage = Storage(hadoop_root)
     file = TokenFile()

@@ -13,13 +13,15 @@ import java.io.IOException;
 import java.io.InputStream;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
+import java.util.concurrent.TimeUnit;
 import org.apache.hadoop.conf.Configuration;
 import org.apache.hadoop.ipc.RemoteException;
 
 /**
  * Serves Hadoop's file systems over stdin and stdout, for a process that has no Hadoop of its own
  * ({@code spark_dl/storage/bridge.py}). It uses the configuration on its class path and the tokens that
- * HADOOP_TOKEN_FILE_LOCATION names, and ends with its client: at the end of stdin.
+ * HADOOP_TOKEN_FILE_LOCATION names, and ends with its client: at the end of stdin, when what was asked before
+ * is done, or after some seconds.
  *
  * <p>Everything is big-endian. A request is {@code int length | int id | byte operation | arguments}, its
  * answer {@code int length | int id | byte status | result}; {@code length} counts what follows it. A text is
@@ -28,6 +30,9 @@ import org.apache.hadoop.ipc.RemoteException;
 public final class FileSystemServer {
   /** Longest frame: the bytes of a block, and what goes with them. */
   static final int MAX_FRAME = (1 << 20) + (1 << 16);
+
+  /** How long requests may take that are worked on when the client ends. */
+  private static final long LAST_S = 8;
 
   private static final byte DONE = 0;
   private static final byte FAILED = 1;
@@ -47,13 +52,15 @@ public final class FileSystemServer {
     this.out = out;
   }
 
-  public static void main(String[] arguments) throws IOException {
+  public static void main(String[] arguments) throws IOException, InterruptedException {
     InputStream in = new BufferedInputStream(System.in, 1 << 16);
     FileOutputStream pipe = new FileOutputStream(FileDescriptor.out);
     // whatever a library prints must not get between the answers
     System.setOut(System.err);
     DataOutputStream out = new DataOutputStream(new BufferedOutputStream(pipe, 1 << 16));
-    new FileSystemServer(new Operations(configuration()), out).serve(new DataInputStream(in));
+    FileSystemServer server = new FileSystemServer(new Operations(configuration()), out);
+    server.serve(new DataInputStream(in));
+    server.finish();
     // without hooks: an unreachable cluster must not keep a process that nobody needs
     Runtime.getRuntime().halt(0);
   }
@@ -86,6 +93,12 @@ public final class FileSystemServer {
     }
   }
 
+  /** Does what was asked: a client that is being killed may have written down why. */
+  private void finish() throws InterruptedException {
+    workers.shutdown();
+    workers.awaitTermination(LAST_S, TimeUnit.SECONDS);
+  }
+
   private void answer(byte[] frame) {
     try {
       DataInputStream request = new DataInputStream(new ByteArrayInputStream(frame));
@@ -103,8 +116,7 @@ public final class FileSystemServer {
       result.flush();
       send(id, status, body);
     } catch (IOException error) {
-      // the client is gone, and so is the use of this process
-      Runtime.getRuntime().halt(1);
+      // the client is gone: the end of stdin is near, and this process's
     }
   }
 

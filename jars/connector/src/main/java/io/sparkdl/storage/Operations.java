@@ -59,6 +59,9 @@ final class Operations {
       case 'X':
         close(in.readInt());
         break;
+      case 'P':
+        put(path(in), path(in), in);
+        break;
       case 'M':
         rename(path(in), path(in), in.readBoolean());
         break;
@@ -150,9 +153,41 @@ final class Operations {
     out.write(block);
   }
 
-  private void write(int number, DataInputStream in) throws IOException {
+  private static byte[] rest(DataInputStream in) throws IOException {
     byte[] block = new byte[in.available()];
     in.readFully(block);
+    return block;
+  }
+
+  /** Writes a whole file, by another name where a rename makes it appear at once. */
+  private void put(Path written, Path path, DataInputStream in) throws IOException {
+    byte[] content = rest(in);
+    boolean isRenamed = !written.equals(path);
+    try {
+      try (FSDataOutputStream stream = fileSystem(written).create(written, true)) {
+        stream.write(content);
+      }
+      if (isRenamed) {
+        rename(written, path, true);
+      }
+    } catch (IOException error) {
+      if (isRenamed) {
+        discard(written, error);
+      }
+      throw error;
+    }
+  }
+
+  private void discard(Path path, IOException reason) {
+    try {
+      delete(path);
+    } catch (IOException further) {
+      reason.addSuppressed(further);
+    }
+  }
+
+  private void write(int number, DataInputStream in) throws IOException {
+    byte[] block = rest(in);
     FSDataOutputStream stream = handle(number, FSDataOutputStream.class);
     synchronized (stream) {
       stream.write(block);
