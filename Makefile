@@ -46,7 +46,7 @@ test-clusters: $(INSTALLED) $(JARS) $(CLASSES) ## from the wheel, on YARN, stand
 	$(BIN)/python -m pytest -m clusters -n $(PROCESSES) --dist loadfile --no-loadscope-reorder tests/clusters $(PYTEST_ARGS)
 
 test-faults: $(INSTALLED) $(JARS) $(CLASSES) ## kill, cut off and starve what trains: it must go on or say why (PYTEST_ARGS)
-	$(BIN)/python -m pytest -m faults -n $(PROCESSES) --dist loadfile --no-loadscope-reorder tests/training tests/storage tests/faults $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m faults -n $(PROCESSES) --dist loadfile --no-loadscope-reorder tests/faults $(PYTEST_ARGS)
 
 test-matrix: $(INSTALLED) $(JARS) ## connector and main job on other Sparks and TensorFlows, each in a venv of its own (MATRIX)
 	$(BIN)/python tools/matrix/run.py --record $(MATRIX)

@@ -2,7 +2,8 @@
 
 Ranks are real processes on this machine, each with one thread. Beside ours: tf_keras under
 `MultiWorkerMirroredStrategy` (one optimizer step on given gradients, on both sides), `gloo` of
-`torch.distributed` (the reduction alone), and what loopback needs for the bytes that a ring sends.
+`torch.distributed` (the reduction alone, as ours is shown too), and what loopback needs for the
+bytes that a ring sends.
 What is not installed is left out (the extra `bench`).
 ``python benchmarks/allreduce.py [--json] [--quick]``
 """
@@ -75,6 +76,22 @@ def ours(work: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401 
     @tf.function
     def step() -> None:
         optimizer.apply([tf.identity(g) for g in gradients], weights)
+
+    return {"times": measure(step, collective.barrier, work["steps"])}
+
+
+def alone(work: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ANN401 - a ChildContext
+    """Our reduction of one flat tensor, as gloo's is measured."""
+    import tensorflow as tf
+
+    from spark_dl.training.collective import form_collective
+
+    collective = form_collective(context.rank, context.world_size, cores=1)
+    gradient = tf.Variable(tf.ones([work["parameters"]]))
+
+    @tf.function
+    def step() -> tf.Tensor:
+        return collective.sum(gradient)
 
     return {"times": measure(step, collective.barrier, work["steps"])}
 
@@ -161,6 +178,7 @@ def sides() -> dict[str, Callable[[dict[str, Any]], list[float]]]:
     here: dict[str, Callable[[dict[str, Any]], list[float]]] = {"ours": on_ranks(ours)}
     if importlib.util.find_spec("tf_keras"):
         here["MultiWorkerMirroredStrategy"] = on_ranks(mirrored)
+    here["our reduction alone"] = on_ranks(alone)
     if importlib.util.find_spec("torch"):
         here["gloo"] = on_ranks(gloo)
     here["loopback"] = loopback

@@ -61,7 +61,7 @@ FIRST = ("test_network", "test_soak")
 
 #: What kills processes or starts executors and clusters may be tried a second time: the machines
 #: are shared. The run names such tests at its end; everything else must pass at once.
-SECOND_TRY = ("cluster", "clusters", "faults", "matrix")
+SECOND_TRY = ("cluster", "clusters", "faults", "kills", "matrix")
 
 
 def _session(item: pytest.Item) -> str | None:

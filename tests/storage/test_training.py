@@ -19,7 +19,7 @@ from spark_dl.testing import dense_entries, run_ranks, write_shards
 from spark_dl.training import TrainTask
 from spark_dl.training.checkpoint import CheckpointStore
 
-pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.kills, pytest.mark.slow, pytest.mark.timeout(900)]
 
 STEPS_PER_EPOCH = 5
 KILLED_AFTER = 7

@@ -136,7 +136,7 @@ def test_batches_that_are_taken_tell_the_driver_that_the_rank_goes_on(
     assert told
 
 
-@pytest.mark.faults
+@pytest.mark.kills
 def test_a_killed_loop_goes_on_to_the_same_end(dataset, alone, tmp_path):
     task = make_task(dataset, tmp_path, die_at=11)
     with pytest.raises(TrainingFailedError, match="SIGKILL"):

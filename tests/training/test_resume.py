@@ -141,7 +141,7 @@ def alone(dataset, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "step", [5, *(pytest.param(step, marks=pytest.mark.faults) for step in (2, 8, 14, 20))]
+    "step", [5, *(pytest.param(step, marks=pytest.mark.kills) for step in (2, 8, 14, 20))]
 )
 def test_killed_and_resumed_is_as_never_killed(dataset, tmp_path, alone, step):
     task = make_task(dataset, tmp_path)
@@ -169,7 +169,7 @@ def patient(rank):
     ]
 
 
-@pytest.mark.faults
+@pytest.mark.kills
 def test_what_callbacks_remember_survives(dataset, tmp_path, tmp_path_factory):
     settings = {"callbacks": patient, "epochs": 9}
     undisturbed = make_task(dataset, tmp_path_factory.mktemp("patient"), **settings)
@@ -187,7 +187,7 @@ def test_what_callbacks_remember_survives(dataset, tmp_path, tmp_path_factory):
     assert again["sha256"] == expected["sha256"]
 
 
-@pytest.mark.faults
+@pytest.mark.kills
 def test_event_files_hold_no_step_twice(dataset, tmp_path):
     import glob
 
@@ -204,7 +204,7 @@ def test_event_files_hold_no_step_twice(dataset, tmp_path):
     assert sorted(steps) == list(range(1, EPOCHS * STEPS_PER_EPOCH + 1))
 
 
-@pytest.mark.faults
+@pytest.mark.kills
 def test_another_number_of_workers_goes_on_with_the_same_rows(dataset, tmp_path):
     task = make_task(dataset, tmp_path)
     with pytest.raises(TrainingFailedError):
@@ -261,7 +261,7 @@ def test_a_damaged_checkpoint_costs_steps_only(copied):
     assert 0 < result["resumed_from"] < newest.position.step
 
 
-@pytest.mark.faults
+@pytest.mark.kills
 def test_moving_averages_of_weights_survive_too(dataset, tmp_path, tmp_path_factory):
     task = stopped(dataset, tmp_path, params={"ema": True})
     other = make_task(dataset, tmp_path_factory.mktemp("ema"), params={"ema": True})
