@@ -114,6 +114,16 @@ def test_no_java_at_all(doctor, tmp_path):
 
 
 @LONG
+def test_a_driver_of_an_old_python(doctor, tmp_path):
+    """One that says so: an old one does not even import this package."""
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.version = '3.10.14 (main)'")
+    report = doctor(PYTHONPATH=str(tmp_path))
+    asked = re.search(r"Python (3\.\d+)", only(report, "python"))[1]
+    assert "Python 3.10.14" in report["python"]["text"]
+    assert red(doctor()) == [], f"this is Python {asked} or newer"
+
+
+@LONG
 def test_ports_that_others_hold(doctor, free_ports):
     first, last = free_ports(6)
     narrow, wide = (f"cluster.ports={first}-{port}" for port in (first + 1, last))
