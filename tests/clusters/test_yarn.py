@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +30,8 @@ SPARK_HOME = os.path.dirname(pyspark.__file__)
 GUIDE = blocks("yarn.md")
 DATA = "hdfs:///spark-dl/digits"
 TABLE = f"{DATA}/table"
+#: Each look at HDFS starts a JVM, which takes from what it waits for.
+PAUSE = threading.Event()
 #: What the jobs write.
 WRITTEN = ("dataset", "runs", "predictions")
 
@@ -225,11 +228,13 @@ def test_a_driver_on_the_cluster_says_that_it_was_killed(clean, prepared):
         while (state := state_of_run(clean)) != "running":
             assert time.monotonic() < deadline, state
             assert not submitted.done(), submitted.result().stderr[-8000:]
+            PAUSE.wait(3)
         clean.hadoop.kill_application()
         assert submitted.result(240).returncode != 0
     deadline = time.monotonic() + 60
     while (state := state_of_run(clean)) == "running":
         assert time.monotonic() < deadline, clean.hadoop.last_words()
+        PAUSE.wait(1)
     assert state == "cancelled"
     clean.hadoop.fs("-rm", "-r", "-f", f"{DATA}/runs")
 
