@@ -6,11 +6,12 @@ import importlib.metadata
 import importlib.util
 import json
 import logging
+import re
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from spark_dl._jvm import is_connect
+from spark_dl._jvm import is_connect, spark_errors
 from spark_dl.cluster.barrier import BarrierBackend
 from spark_dl.cluster.tfos import TensorFlowOnSparkBackend
 from spark_dl.errors import ConfigError, ResourceError
@@ -27,6 +28,7 @@ __all__ = ["ExecutorFacts", "choose_backend", "probe_executors", "select_backend
 
 logger = logging.getLogger(__name__)
 
+_LACKING: Final = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
 _SETUPTOOLS_LIMIT: Final = 82
 _ON_CONNECT: Final = (
     "its nodes register with a server in the driver, which a Spark Connect client is not"
@@ -86,9 +88,22 @@ def probe_executors(spark: SparkSession, num_workers: int) -> list[ExecutorFacts
 
     As many tasks as workers: a cold executor starts its Python while the others start theirs, not
     when the first one's answer is there.
+
+    Raises:
+        ResourceError: their Python has not even what a task needs.
     """
     tasks = spark.range(0, num_workers, 1, num_workers)
-    rows = tasks.mapInArrow(_probe, "facts string").collect()
+    try:
+        rows = tasks.mapInArrow(_probe, "facts string").collect()
+    except spark_errors() as error:
+        lacking = _LACKING.search(str(error))
+        if lacking is None:
+            raise
+        msg = (
+            f"the executors' Python has no {lacking[1]}: let spark.pyspark.python (PYSPARK_PYTHON) "
+            "name one that has spark-dl[tensorflow], on every host; `spark-dl doctor` looks closer"
+        )
+        raise ResourceError(msg) from error
     return [ExecutorFacts(**json.loads(facts)) for facts in {row.facts for row in rows}]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -69,3 +70,32 @@ def test_without_a_master_a_job_gets_two_executors_with_jars_and_this_python(fac
         "is_its_own": True,
         "left": False,
     }
+
+
+PROBE = """
+import sys
+from pyspark.sql import SparkSession
+from spark_dl.cluster.select import probe_executors
+from spark_dl.errors import ResourceError
+
+spark = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false")
+try:
+    probe_executors(spark.config("spark.pyspark.python", sys.argv[1]).getOrCreate(), 1)
+except ResourceError as error:
+    print(error)
+"""
+
+
+def test_executors_whose_python_lacks_our_packages_are_told_as_such(tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, str(tmp_path / "bare" / "bin" / "python")],
+        env={key: value for key, value in os.environ.items() if key != "PYSPARK_PYTHON"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    said = r"the executors' Python has no (spark_dl|pyarrow): let spark\.pyspark\.python "
+    assert re.match(said, done.stdout), done.stdout + done.stderr[-4000:]
