@@ -115,18 +115,20 @@ class PortClaim:
 
 
 def bound_port(
-    ports: PortRange, what: str, bind: Callable[[int], socket.socket]
-) -> tuple[PortClaim, socket.socket]:
+    ports: PortRange | None, what: str, bind: Callable[[int], socket.socket]
+) -> tuple[PortClaim | None, socket.socket]:
     """Claim a port and bind it; where somebody else binds it first, it is the next one.
 
     Args:
-        ports: the range.
+        ports: the range; `None`: the kernel chooses, and there is nothing to claim.
         what: what the port is for, for the error.
         bind: returns a socket that is bound to a port.
 
     Raises:
         ResourceError: none is free.
     """
+    if ports is None:
+        return None, bind(0)
     bound: list[socket.socket] = []
 
     def serves(port: int) -> bool:

@@ -18,7 +18,7 @@ from spark_dl.ports import bound_port
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from spark_dl.ports import PortClaim, PortRange
+    from spark_dl.ports import PortRange
 
 __all__ = ["ControlServer", "Envelope", "Reservations"]
 
@@ -113,11 +113,7 @@ class ControlServer:
         self.inbox: queue.SimpleQueue[Envelope] = queue.SimpleQueue()
         self.reservations = Reservations(required=world_size)
         listening = functools.partial(_listening, bind)
-        self._claim: PortClaim | None = None
-        if ports is None:
-            self._socket = listening(0)
-        else:
-            self._claim, self._socket = bound_port(ports, "the control channel", listening)
+        self._claim, self._socket = bound_port(ports, "the control channel", listening)
         self.address: tuple[str, int] = (host, self._socket.getsockname()[1])
         self._ping_s = ping_s
         for target in (self._listen, self._ping):

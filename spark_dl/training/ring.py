@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from spark_dl.ports import PortClaim, PortRange
+    from spark_dl.ports import PortRange
 
 __all__ = ["TOKEN_BYTES", "Entrance", "Ring"]
 
@@ -69,11 +69,7 @@ class Entrance:
     def __init__(self, host: str, ports: PortRange | None = None) -> None:
         """Listen on a free port of the address, of all where it is not this host's own."""
         listening = functools.partial(_listening, host)
-        self._claim: PortClaim | None = None
-        if ports is None:
-            self._server = listening(0)
-        else:
-            self._claim, self._server = bound_port(ports, "a worker's ring", listening)
+        self._claim, self._server = bound_port(ports, "a worker's ring", listening)
         self.port: int = self._server.getsockname()[1]
 
     def admit(self, token: bytes, rank: int, *, timeout_s: float) -> socket.socket:
