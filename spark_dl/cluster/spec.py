@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
-    from spark_dl.ports import PortClaim, PortRange
+    from spark_dl.ports import PortRange
 
 __all__ = ["ClusterSpec", "PortHolder", "join_address", "source_address"]
 
@@ -155,20 +155,15 @@ class PortHolder:
     cannot bind the port meanwhile.
 
     Args:
-        port: a port chosen before; 0 takes a free one.
-        ports: where that must lie; by default anywhere.
+        ports: where it must lie; by default anywhere.
 
     Raises:
         ResourceError: all of `ports` are taken on this host.
     """
 
-    def __init__(self, port: int = 0, ports: PortRange | None = None) -> None:
+    def __init__(self, ports: PortRange | None = None) -> None:
         """Bind the port."""
-        self._claim: PortClaim | None = None
-        if ports is None:
-            self._socket = _held_port(port)
-        else:
-            self._claim, self._socket = bound_port(ports, "a worker", _held_port)
+        self._claim, self._socket = bound_port(ports, "a worker", _held_port)
         self.port: int = self._socket.getsockname()[1]
 
     def __enter__(self) -> Self:
