@@ -41,12 +41,18 @@ __all__ = [
     "TrainingFailedError",
     "WorkerLostError",
     "did_you_mean",
+    "is_cancel",
 ]
 
 EXIT_DEFECT = 1
 EXIT_USER = 2
 EXIT_RETRY = 75
 EXIT_CANCELLED = 130
+
+
+def is_cancel(error: BaseException) -> bool:
+    """Whether somebody ended what was running: by a request, a signal, an interrupt."""
+    return isinstance(error, CancelledError) or not isinstance(error, Exception)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from spark_dl.errors import CancelledError, ConfigError, StorageError
+from spark_dl.errors import ConfigError, StorageError, is_cancel
 from spark_dl.storage import JobState, JobStatus, RunPaths, Storage
 
 if TYPE_CHECKING:
@@ -92,8 +92,7 @@ class Record:
 
     def failed(self, error: BaseException) -> None:
         """Say what ended the job; a file that cannot be written must not hide it."""
-        cancelled = isinstance(error, CancelledError) or not isinstance(error, Exception)
-        self.status = self.status.failed(error, cancelled=cancelled)
+        self.status = self.status.failed(error, cancelled=is_cancel(error))
         try:
             self._write()
         except StorageError:

@@ -18,6 +18,7 @@ from spark_dl.errors import (
     ResourceError,
     TimeoutExpiredError,
     TrainingFailedError,
+    is_cancel,
 )
 
 if TYPE_CHECKING:
@@ -62,11 +63,10 @@ class _Supervisor:
             results = self._try_until_done()
         except BaseException as error:
             self._enter(RunState.STOPPING)
-            is_cancel = isinstance(error, CancelledError) or not isinstance(error, Exception)
-            if is_cancel:
+            if is_cancel(error):
                 self._request.on_cancel(error)
             self._drop_group(type(error).__name__)
-            self._enter(RunState.CANCELLED if is_cancel else RunState.FAILED)
+            self._enter(RunState.CANCELLED if is_cancel(error) else RunState.FAILED)
             raise
         self._enter(RunState.STOPPING)
         group, self._group = self._group, None
